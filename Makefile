@@ -1,0 +1,56 @@
+# One command each; `make help` lists them. Everything is installed into .venv, nothing outside the checkout.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+FAST   := $(wildcard tradeback/_fast/*.pyx tradeback/_fast/*.pxd tradeback/_fast/*.h)
+APT    := git python3-venv python3-dev gcc make
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: run build test check bench clean help
+
+run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
+	$(BIN)/tradeback up
+
+build: $(VENV)/.built  ## make .venv, install, compile; leaves .venv/bin/tradeback
+
+test: build  ## run the tests
+	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest
+
+check: build  ## ruff, mypy on the Python parts and the stubs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: build  ## measure; bench/README.md says what each number means
+	$(BIN)/pip install --quiet -e '.[bench]' --no-build-isolation
+	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
+
+clean:  ## remove what was built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find tradeback -name '*.so' -delete
+	find tradeback/_fast -name '*.c' -delete
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+help:  ## list the commands
+	@awk -F ':.*  ## ' '/^[a-z][a-z-]*:.*  ## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The machine must bring an interpreter with venv and headers, and a C compiler; name the one line that mends it.
+$(VENV)/.machine:
+	@command -v $(PYTHON) >/dev/null && command -v gcc >/dev/null && command -v git >/dev/null \
+	  && $(PYTHON) -c 'import ensurepip, sys, sysconfig, os; assert sys.version_info >= (3, 11); assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || { echo "Trade-Back needs Python 3.11 to 3.13 with venv and headers, and gcc. On Debian 12:"; \
+	       echo "  apt-get install -y $(APT)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.machine
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > $(VENV)/build-requires.txt
+	$(BIN)/pip install --quiet -r $(VENV)/build-requires.txt
+	$(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py $(FAST)
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	@touch $@

@@ -1,0 +1,55 @@
+"""Compiled extensions and their switches; everything else stands in pyproject.toml.
+
+TRADEBACK_DEV=1       annotated HTML beside each .pyx, line tracing
+TRADEBACK_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, for `make sanitize`
+"""
+
+import os
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEV = os.environ.get("TRADEBACK_DEV") == "1"
+SANITIZE = os.environ.get("TRADEBACK_SANITIZE") == "1"
+
+compile_args = ["-O3", "-fno-math-errno", "-Wall", "-Wno-unused-function"]
+link_args: list[str] = []
+macros: list[tuple[str, str | None]] = []
+if SANITIZE:
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    compile_args = ["-O1", "-g", *flags]
+    link_args = flags
+if DEV:
+    macros.append(("CYTHON_TRACE", "1"))
+
+extensions = [
+    Extension(
+        ".".join(path.with_suffix("").parts),
+        [str(path)],
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+        define_macros=macros,
+        # Headers written by hand live beside the .pyx files that use them.
+        include_dirs=["tradeback/_fast"],
+        depends=[str(header) for header in Path("tradeback/_fast").glob("*.h")],
+    )
+    for path in sorted(Path("tradeback/_fast").glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        nthreads=2,
+        annotate=DEV,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "embedsignature": True,
+            "linetrace": DEV,
+        },
+    )
+)

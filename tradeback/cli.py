@@ -1,0 +1,11 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+@click.version_option(package_name="tradeback")
+def main() -> None:
+    """Trade-Back: exchange streams in, binary WebSocket frames out, nothing lost on the way."""

@@ -1,0 +1,82 @@
+"""The error tree, and the table of close codes.
+
+A message names the thing, the value and the remedy: it is read by the person who can mend the cause.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class TradebackError(Exception):
+    """The root of what this program raises on purpose. The command line prints it as one sentence."""
+
+
+class ConfigError(TradebackError):
+    """A setting is unknown, or its value cannot be."""
+
+
+class DataFolderError(TradebackError):
+    """A file of the data folder is foreign, torn, of another version, locked, or cannot be written."""
+
+
+class ExchangeError(TradebackError):
+    """The exchange refused, cannot be reached, or sent what cannot be understood."""
+
+
+class UnknownSymbolError(TradebackError):
+    """No symbol of this name is in the catalog."""
+
+
+class SymbolLimitError(TradebackError):
+    """All 65,535 stream ids are given; ids are never given twice."""
+
+
+class ProtocolError(TradebackError):
+    """A client sent a message that cannot be understood. Carries the error code of the answer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes that this server sends; `CLOSE_REASONS` says when, and what a client does."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    POLICY = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL = 1011
+    SERVICE_RESTART = 1012
+    MALFORMED = 4400
+    UNAUTHENTICATED = 4401
+    SYMBOL_FORBIDDEN = 4403
+    SLOW_CONSUMER = 4408
+    TOO_MANY_MESSAGES = 4429
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """Why a connection was closed with a code, and whether the client should connect again."""
+
+    when: str
+    reconnect: str
+
+
+CLOSE_REASONS: dict[CloseCode, CloseReason] = {
+    CloseCode.NORMAL: CloseReason("the client asked for it", "no"),
+    CloseCode.GOING_AWAY: CloseReason("the server stops", "yes, after 1 s to 10 s at random"),
+    CloseCode.POLICY: CloseReason("a rule was broken that no other code names", "no"),
+    CloseCode.MESSAGE_TOO_BIG: CloseReason("a message longer than the limit", "no: send shorter messages"),
+    CloseCode.INTERNAL: CloseReason("a fault of the server", "yes, after 1 s to 10 s at random"),
+    CloseCode.SERVICE_RESTART: CloseReason("the server restarts", "yes, after 1 s to 10 s at random"),
+    CloseCode.MALFORMED: CloseReason("malformed messages, repeatedly", "no: mend the client"),
+    CloseCode.UNAUTHENTICATED: CloseReason("not or no longer logged in", "after logging in"),
+    CloseCode.SYMBOL_FORBIDDEN: CloseReason("a symbol that the session may not watch", "without that symbol"),
+    CloseCode.SLOW_CONSUMER: CloseReason(
+        "took no data for longer than WS_BLOCKED_LIMIT", "yes, with fewer symbols or a better line"
+    ),
+    CloseCode.TOO_MANY_MESSAGES: CloseReason("more messages than allowed", "yes, after a minute, and slower"),
+}

@@ -1,0 +1,1 @@
+"""What is particular to the exchange, and a simulated one."""

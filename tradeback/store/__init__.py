@@ -1,0 +1,1 @@
+"""Where things are kept: one interface each, an embedded default."""
