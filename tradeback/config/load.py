@@ -1,0 +1,171 @@
+"""Loading: defaults < YAML file < environment < flags, merged by key and validated once.
+
+The environment is read in this file only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tradeback.config.sections import Config, Setting, settings
+from tradeback.errors import ConfigError
+
+
+def load_config(
+    path: str | Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Config:
+    """The configuration of this process; ConfigError names the key, the value and what it may be.
+
+    `path`: the YAML file, else the one that CONFIG_PATH names, else none. `flags` and `defaults` map keys
+    such as `exchange.name` to values; a flag of None was not given; `defaults` replace those of the sections.
+    """
+    path = path or environ.get("CONFIG_PATH") or None
+    given: dict[str, str] = {}  # key -> how the user spelled it, in the layer that won
+    values: dict[str, Any] = {}
+    for key, value in (defaults or {}).items():
+        _put(values, key, value)
+    if path is not None:
+        _merge(values, _read_yaml(Path(path)))
+    for one in settings():
+        text = _from_environment(one, environ)
+        if text is not None:
+            _put(values, one.key, text)
+            given[one.key] = one.env
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(values, key, value)
+            given[key] = f"{key} on the command line"
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_sentences(error, given, path))) from None
+    return _with_shared_origins(config)
+
+
+def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Sentences about what is accepted and has no effect: misspelled variables, services not used yet."""
+    known = {one.env for one in settings()} | {f"{one.env}_FILE" for one in settings() if one.is_secret}
+    prefixes = tuple({one.section.env_prefix for one in settings()})
+    found = []
+    for name in sorted(environ):
+        if name not in known and name.startswith(prefixes):
+            close = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+            if close:
+                found.append(f"The variable {name} is no setting and has no effect: did you mean {close[0]}?")
+    services = {
+        "database.mysql.host": config.database.mysql.host,
+        "database.influx.url": config.database.influx.url,
+        "cache.redis.addr": config.cache.redis.addr,
+        "messaging.nats.url": config.messaging.nats.url,
+    }
+    found += [
+        f"{key} is {value}: this version does not use it yet" for key, value in services.items() if value
+    ]
+    return found
+
+
+def _with_shared_origins(config: Config) -> Config:
+    """The allow-list of CORS holds for the WebSocket upgrade as well, where that has none of its own."""
+    cors, websocket = config.server.cors, config.websocket
+    if "*" in websocket.allowed_origins and cors.allow_credentials:
+        raise ConfigError(
+            "websocket.allowed_origins is * while server.cors.allow_credentials is true, so that any page "
+            "could act for a user who is logged in: name the origins, or set allow_credentials to false"
+        )
+    if websocket.allowed_origins or not cors.allowed_origins:
+        return config
+    shared = websocket.model_copy(update={"allowed_origins": cors.allowed_origins})
+    return config.model_copy(update={"websocket": shared})
+
+
+def _put(values: dict[str, Any], key: str, value: object) -> None:
+    *sections, name = key.split(".")
+    for section in sections:
+        below = values.get(section)
+        if not isinstance(below, dict):
+            below = values[section] = {}
+        values = below
+    values[name] = value
+
+
+def _merge(values: dict[str, Any], upper: Mapping[str, Any]) -> None:
+    for name, value in upper.items():
+        below = values.get(name)
+        if isinstance(value, dict) and isinstance(below, dict):
+            _merge(below, value)
+        elif value is not None:  # None: a section whose settings are all commented out
+            values[name] = value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"The configuration file {path} cannot be read ({error.strerror}): name another with --config or "
+            "CONFIG_PATH, or leave both out for the defaults"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"The configuration file {path} is no YAML: {reason}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise ConfigError(f"The configuration file {path} must hold sections: {_names_below('')}")
+    return values
+
+
+def _from_environment(one: Setting, environ: Mapping[str, str]) -> str | None:
+    """The variable's text; None where it is not set or empty. A secret may stand in the file of NAME_FILE."""
+    text = environ.get(one.env) or None
+    file = environ.get(f"{one.env}_FILE") if one.is_secret else None
+    if not file:
+        return text
+    if text:
+        raise ConfigError(f"{one.env} and {one.env}_FILE are both set: unset one, for only one can count")
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{one.env}_FILE names {file}, which cannot be read as text: {error}") from None
+
+
+def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Path | None) -> Iterator[str]:
+    """One sentence a wrong setting, in the words of the source that gave it."""
+    known = {one.key: one for one in settings()}
+    said = set()
+    for detail in error.errors():
+        places = [str(part) for part in detail["loc"]]
+        key = ".".join(places)
+        # Within a list the place goes on below the setting: exchange.symbols.0
+        one = next((one for one in known.values() if f"{key}.".startswith(f"{one.key}.")), None)
+        name = given.get(one.key if one else key) or f"{key} in {path}"
+        if one is not None:
+            value = "a value not shown here" if one.is_secret else repr(detail["input"])
+            if one.key not in said:
+                yield f"{name} is {value}: it must be {one.allowed}"
+            said.add(one.key)
+        elif detail["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, known, 1)
+            hint = (
+                f"did you mean {close[0]}?" if close else f"known are {_names_below('.'.join(places[:-1]))}"
+            )
+            yield f"{name} is no setting: {hint}"
+        else:
+            yield f"{name} is {detail['input']!r}: it must be a section with {_names_below(key)}"
+
+
+def _names_below(section: str) -> str:
+    depth = section.count(".") + 1 if section else 0
+    below = (one.key.split(".") for one in settings() if not section or one.key.startswith(f"{section}."))
+    return ", ".join(dict.fromkeys(places[depth] for places in below))

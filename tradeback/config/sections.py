@@ -1,0 +1,300 @@
+"""The sections: every setting with its key, its variable, its default and a line that says what it means.
+
+`docs/configuration.md` is printed from here. Durations are float seconds, sizes int bytes, lists tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
+
+from tradeback.config.units import format_duration, format_size
+from tradeback.config.values import (
+    Count,
+    Duration,
+    HttpUrl,
+    NatsUrl,
+    Origins,
+    Port,
+    Size,
+    Span,
+    Spin,
+    Symbols,
+    Texts,
+    WsUrl,
+    allowed_values,
+    setting,
+)
+from tradeback.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the configuration. `env_prefix` begins the names of its variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    env_prefix: ClassVar[str] = ""
+
+
+class CorsConfig(Section):
+    """Which web pages may call, besides those served from the same host (which may on any port)."""
+
+    env_prefix: ClassVar[str] = "SERVER_CORS_"
+    allowed_origins: Origins = setting((), "origins of pages that may call, by HTTP and by WebSocket")
+    allowed_methods: Texts = setting(("GET", "POST", "PUT", "DELETE", "OPTIONS"), "methods that they may use")
+    allowed_headers: Texts = setting(("Content-Type", "Authorization"), "headers that they may send")
+    expose_headers: Texts = setting(("X-Total-Count",), "headers that they may read")
+    allow_credentials: bool = setting(True, "whether they may send cookies; then no origin may be *")
+
+    @model_validator(mode="after")
+    def _no_credentials_for_all(self) -> Self:
+        if self.allow_credentials and "*" in self.allowed_origins:
+            raise ConfigError(
+                "server.cors.allowed_origins is * while server.cors.allow_credentials is true: any page "
+                "could act for a user who is logged in; name the origins, or set allow_credentials to false"
+            )
+        return self
+
+
+class ServerConfig(Section):
+    """Addresses of the processes, and the event loop of the event server."""
+
+    env_prefix: ClassVar[str] = "SERVER_"
+    host: str = setting("0.0.0.0", "address to listen on; `tradeback up` takes 127.0.0.1 where none is given")
+    port: Port = setting(8080, "port of the REST API")
+    ws_port: Port = setting(8081, "port of the WebSocket server", env="WS_PORT")
+    read_timeout: Span = setting("15s", "longest time to wait for an HTTP request")
+    write_timeout: Span = setting("15s", "longest time to wait until an HTTP answer is taken")
+    loop: Literal["epoll", "asyncio", "uvloop"] = setting("epoll", "event loop of the event server")
+    spin: Spin = setting("0s", "how long the loop polls before it sleeps; `full`: for ever, it takes a core")
+    cors: CorsConfig = CorsConfig()
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.port == self.ws_port != 0:
+            raise ConfigError(
+                f"server.port and server.ws_port are both {self.port}: two processes listen, each on its own"
+            )
+        return self
+
+
+class WebSocketConfig(Section):
+    """Limits of the WebSocket server, each for one client unless said."""
+
+    env_prefix: ClassVar[str] = "WS_"
+    anonymous: bool = setting(False, "whether clients without a session are served")
+    allowed_origins: Origins = setting(
+        (), "origins that may connect; empty: those of `server.cors.allowed_origins`"
+    )
+    max_clients: Count = setting(10_000, "clients of the server; further ones are answered 503")
+    accepts_per_second: Count = setting(500, "handshakes a second of the server; others wait in the backlog")
+    handshake_timeout: Span = setting("5s", "time for the upgrade request to arrive")
+    max_message_bytes: Size = setting("16KiB", "longest message from a client; closed with 1009 beyond")
+    messages_per_second: Count = setting(20, "messages a second; closed with 4429 beyond the burst")
+    message_burst: Count = setting(100, "messages that may come at once")
+    malformed_limit: Count = setting(5, "malformed messages until it is closed with 4400")
+    max_symbols: Annotated[int, Field(ge=1, le=65535)] = setting(1024, "subscriptions")
+    ping_interval: Span = setting("30s", "silence after which it is pinged")
+    ping_timeout: Span = setting("60s", "silence after which it is dead and aborted")
+    blocked_limit: Span = setting("60s", "time without taking data until it is closed with 4408")
+    flush_budget: Span = setting("2ms", "longest chunk of a flush, between which the feeds are read")
+    batch_window: Span = setting("50ms", "longest time that a record waits for more in its frame")
+    high_water: Size = setting(0, "unsent bytes beyond the kernel's at which it counts as blocked")
+    notsent_lowat: Size = setting(
+        "16KiB", "TCP_NOTSENT_LOWAT: bytes the kernel queues unsent; 0: its default"
+    )
+    receive_buffer: Size = setting("16KiB", "SO_RCVBUF; 0: the kernel's default")
+    read_buffer: Annotated[Size, Field(ge=256)] = setting("2KiB", "first size of the read buffer")
+
+    @model_validator(mode="after")
+    def _time_to_answer_a_ping(self) -> Self:
+        if self.ping_timeout <= self.ping_interval:
+            raise ConfigError(
+                f"websocket.ping_timeout is {format_duration(self.ping_timeout)} and websocket.ping_interval "
+                f"{format_duration(self.ping_interval)}: the timeout must be longer, or no pong comes in time"
+            )
+        return self
+
+
+class ExchangeConfig(Section):
+    """Where market data comes from."""
+
+    env_prefix: ClassVar[str] = "EXCHANGE_"
+    name: Literal["auto", "binance", "sim"] = setting(
+        "auto",
+        "`auto`: binance where it can be reached, else the simulated exchange",
+        env="TRADEBACK_EXCHANGE",
+    )
+    ws_endpoint: WsUrl = setting("", "base of the WebSocket streams; empty: the exchange's own")
+    rest_endpoint: HttpUrl = setting("", "base of the REST interface; empty: the exchange's own")
+    max_connections: Annotated[int, Field(ge=3, le=100)] = setting(
+        3, "connections, one a stream type; more are opened where a connection has too many streams"
+    )
+    streams_per_connection: Annotated[int, Field(ge=1, le=1024)] = setting(1024, "streams a connection")
+    messages_per_second: Annotated[int, Field(ge=1, le=5)] = setting(4, "messages a second to the exchange")
+    reconnect_interval: Span = setting("5s", "first wait before connecting again; doubled up to 60 s")
+    ping_interval: Span = setting("30s", "silence after which the exchange is pinged")
+    mute_limit: Span = setting("30s", "silence after which a connection is given up and made anew")
+    connection_age: Span = setting("23h", "age at which a connection is replaced; the exchange cuts at 24 h")
+    linger: Duration = setting("60s", "how long a symbol is carried after its last client left")
+    symbols: Symbols = setting((), "symbols that are carried always")
+
+
+class JournalConfig(Section):
+    """The append-only log of trades."""
+
+    env_prefix: ClassVar[str] = "JOURNAL_"
+    segment_bytes: Annotated[Size, Field(ge=64 << 10)] = setting("64MiB", "size of one segment file")
+    retention_bytes: Annotated[Size, Field(ge=128 << 10)] = setting(
+        "2GiB", "all segments together; the oldest go first"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_two_segments(self) -> Self:
+        if self.retention_bytes < 2 * self.segment_bytes:
+            raise ConfigError(
+                f"journal.retention_bytes is {format_size(self.retention_bytes)}: it must hold two "
+                f"segments of {format_size(self.segment_bytes)}, the one being written and the next"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """The data folder; each exchange has a folder of its own in it, so that data never mix."""
+
+    env_prefix: ClassVar[str] = "DATA_"
+    folder: Path = setting(Path("data"), "where everything is kept", env="DATA_DIR")
+
+    def of(self, exchange: str) -> Path:
+        """The folder of one exchange (`binance`, `sim`), with its journal, table, catalog and so on."""
+        return self.folder / exchange
+
+
+class FeaturesConfig(Section):
+    """What can be switched off."""
+
+    env_prefix: ClassVar[str] = "FEATURE_"
+    binary_websocket: bool = setting(True, "false: prices go out as JSON text instead of binary frames")
+    aggregation_enabled: bool = setting(True, "false: no bars are built or served")
+    enigma_enabled: bool = setting(True, "false: no Enigma levels are computed or served")
+
+
+class LogConfig(Section):
+    """What is logged, and how."""
+
+    env_prefix: ClassVar[str] = "LOG_"
+    level: Literal["debug", "info", "warning", "error"] = setting("info", "least level that is logged")
+    format: Literal["auto", "console", "json"] = setting("auto", "`auto`: console on a terminal, else JSON")
+
+
+class MysqlConfig(Section):
+    """MySQL or MariaDB. Accepted, not used yet: the catalog is SQLite in the data folder."""
+
+    env_prefix: ClassVar[str] = "MYSQL_"
+    host: str = setting("", "empty: no MySQL")
+    port: Port = setting(3306, "its port")
+    database: str = setting("trading", "name of the database")
+    user: str = setting("trading", "name of the user")
+    password: SecretStr = setting("", "password of the user")
+    max_open_conns: Count = setting(25, "most connections")
+    max_idle_conns: Annotated[int, Field(ge=0)] = setting(10, "connections kept open while idle")
+    conn_max_lifetime: Span = setting("5m", "age at which a connection is replaced")
+
+
+class InfluxConfig(Section):
+    """InfluxDB. Accepted, not used yet."""
+
+    env_prefix: ClassVar[str] = "INFLUX_"
+    url: HttpUrl = setting("", "empty: no InfluxDB")
+    token: SecretStr = setting("", "access token")
+    org: str = setting("trading-org", "organisation")
+    bucket: str = setting("trading", "bucket")
+    timeout: Span = setting("5s", "longest time for one request")
+
+
+class DatabaseConfig(Section):
+    """Databases of other machines."""
+
+    mysql: MysqlConfig = MysqlConfig()
+    influx: InfluxConfig = InfluxConfig()
+
+
+class RedisConfig(Section):
+    """Redis. Accepted, not used yet: prices are read from the mapped table."""
+
+    env_prefix: ClassVar[str] = "REDIS_"
+    addr: str = setting("", "host:port; empty: no Redis")
+    password: SecretStr = setting("", "password")
+    db: Annotated[int, Field(ge=0)] = setting(0, "number of the database")
+    pool_size: Count = setting(10, "most connections")
+    min_idle_conns: Annotated[int, Field(ge=0)] = setting(5, "connections kept open while idle")
+
+
+class CacheConfig(Section):
+    """Caches of other machines."""
+
+    redis: RedisConfig = RedisConfig()
+
+
+class NatsConfig(Section):
+    """NATS. Accepted, not used yet."""
+
+    env_prefix: ClassVar[str] = "NATS_"
+    url: NatsUrl = setting("", "empty: no NATS")
+    client_name: str = setting("trade-back", "name that is told to the server")
+    cluster_id: str = setting("trading-cluster", "name of the cluster")
+
+
+class MessagingConfig(Section):
+    """Message brokers."""
+
+    nats: NatsConfig = NatsConfig()
+
+
+class Config(Section):
+    """All sections. `load_config` makes one; `Config()` is the defaults alone."""
+
+    server: ServerConfig = ServerConfig()
+    websocket: WebSocketConfig = WebSocketConfig()
+    exchange: ExchangeConfig = ExchangeConfig()
+    journal: JournalConfig = JournalConfig()
+    data: DataConfig = DataConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    log: LogConfig = LogConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    cache: CacheConfig = CacheConfig()
+    messaging: MessagingConfig = MessagingConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its key in the YAML file, its variable, its section and its field."""
+
+    key: str
+    env: str
+    section: type[Section]
+    field: FieldInfo
+
+    @property
+    def is_secret(self) -> bool:
+        return self.field.annotation is SecretStr
+
+    @property
+    def allowed(self) -> str:
+        """The values that it may have, in words."""
+        return allowed_values(self.field)
+
+
+def settings(section: type[Section] = Config, prefix: str = "") -> Iterator[Setting]:
+    """Every setting, in the order of the code."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from settings(field.annotation, f"{prefix}{name}.")
+        else:
+            extra = field.json_schema_extra
+            env = extra["env"] if isinstance(extra, dict) else section.env_prefix + name.upper()
+            yield Setting(f"{prefix}{name}", str(env), section, field)

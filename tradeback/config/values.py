@@ -1,0 +1,134 @@
+"""The types of settings: how text of a file or a variable becomes a value, and what it may be, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Le
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic.fields import FieldInfo
+
+from tradeback.config.units import (
+    DURATION_WORDS,
+    SIZE_WORDS,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
+
+SYMBOL_MAX_BYTES = 50  # symbolsmap.symbol is VARCHAR(50), and the decoder reads no longer name
+SPIN_FULL = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a type allows, in words; stands in its Annotated, for messages and the reference page."""
+
+    text: str
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """The values that a setting may have, in words."""
+    words = next((extra.text for extra in field.metadata if isinstance(extra, Words)), None)
+    # A type's own limit stands before that of the setting, which is the narrower one.
+    least = max((extra.ge for extra in field.metadata if isinstance(extra, Ge)), default=None)  # type: ignore[type-var]
+    most = min((extra.le for extra in field.metadata if isinstance(extra, Le)), default=None)  # type: ignore[type-var]
+    if words == SIZE_WORDS and isinstance(least, int) and least > 0:
+        return f"{words}, at least {format_size(least)}"
+    if words is not None:
+        return words
+    if get_origin(field.annotation) is Literal:
+        *others, last = get_args(field.annotation)
+        return f"{', '.join(others)} or {last}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation is int:
+        return f"a whole number from {least} to {most}" if most else f"a whole number, at least {least}"
+    return "a path" if field.annotation is Path else "text"
+
+
+def setting(default: object, doc: str, *, env: str | None = None) -> Any:
+    """A field with its doc line; `env` where the variable is not the prefix of the section and the name."""
+    return Field(default, description=doc, json_schema_extra={"env": env} if env else None)
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _spin(value: object) -> object:
+    return SPIN_FULL if value == "full" else _duration(value)
+
+
+def _spin_range(seconds: float) -> float:
+    if seconds != SPIN_FULL and not 0 <= seconds <= 1:
+        raise ValueError("out of range")
+    return seconds
+
+
+def _format_spin(seconds: float) -> str:
+    return "full" if seconds == SPIN_FULL else format_duration(seconds)
+
+
+def _size(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _list(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _symbol(name: str) -> str:
+    if not name.isprintable() or " " in name or not 0 < len(name.encode()) <= SYMBOL_MAX_BYTES:
+        raise ValueError("not a symbol")
+    return name.upper()
+
+
+def _origin(origin: str) -> str:
+    scheme, _, host = origin.partition("://")
+    if origin != "*" and (not scheme or not host or "/" in host):
+        raise ValueError("not an origin")
+    return origin
+
+
+def _url(*schemes: str) -> tuple[AfterValidator, Words]:
+    def check(url: str) -> str:
+        if url and not url.startswith(schemes):
+            raise ValueError("not such a URL")
+        return url.rstrip("/")
+
+    return AfterValidator(check), Words(f"a URL that begins with {' or '.join(schemes)}")
+
+
+_seconds = (BeforeValidator(_duration), PlainSerializer(format_duration))
+Duration = Annotated[float, *_seconds, Field(ge=0, allow_inf_nan=False), Words(DURATION_WORDS)]
+Span = Annotated[float, *_seconds, Field(gt=0, allow_inf_nan=False), Words(f"{DURATION_WORDS}, above 0")]
+Spin = Annotated[
+    float,
+    BeforeValidator(_spin),
+    AfterValidator(_spin_range),
+    PlainSerializer(_format_spin),
+    Words("a duration from 0s to 1s such as 50us, or full"),
+]
+Size = Annotated[int, BeforeValidator(_size), PlainSerializer(format_size), Field(ge=0), Words(SIZE_WORDS)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+WsUrl = Annotated[str, *_url("ws://", "wss://")]
+HttpUrl = Annotated[str, *_url("http://", "https://")]
+NatsUrl = Annotated[str, *_url("nats://", "tls://")]
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(_list), Words("a list, in the environment separated by commas")
+]
+Origins = Annotated[
+    tuple[Annotated[str, AfterValidator(_origin)], ...],
+    BeforeValidator(_list),
+    Words("a list of origins such as https://example.org, or *"),
+]
+Symbols = Annotated[
+    tuple[Annotated[str, AfterValidator(_symbol)], ...],
+    BeforeValidator(_list),
+    Words("a list of symbols such as BTCUSDT,ETHUSDT"),
+]
