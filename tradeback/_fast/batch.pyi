@@ -1,0 +1,9 @@
+from typing import Final
+
+from typing_extensions import Buffer
+
+CRC32_METHOD: Final[str]
+
+def crc32_of(data: Buffer, crc: int = 0) -> int: ...
+def crc32_portable_of(data: Buffer, crc: int = 0) -> int: ...
+def encode_frames(records: list[tuple[int, float, float]]) -> bytes: ...

@@ -1,0 +1,59 @@
+"""CRC-32 and the Python face of frames; what the fan-out calls for each client stands inline in `batch.pxd`.
+
+Owns nothing: buffers belong to the caller. Any thread. The CRC's tables are made at import.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from tradeback._fast.record cimport RECORDS_PER_FRAME, WireRecord
+
+
+cdef extern from "crc32.h" nogil:
+    int crc32_use_clmul
+    void crc32_prepare()
+    uint32_t crc32_portable(uint32_t crc, const void* data, size_t size)
+    uint32_t crc32_fastest(uint32_t crc, const void* data, size_t size)
+
+
+crc32_prepare()
+
+CRC32_METHOD = "pclmulqdq" if crc32_use_clmul else "slicing-by-8"
+
+
+cdef uint32_t crc32(uint32_t crc, const void* data, size_t size) noexcept nogil:
+    return crc32_fastest(crc, data, size)
+
+
+def crc32_of(const uint8_t[::1] data not None, uint32_t crc=0) -> int:
+    """zlib's CRC-32 of `data`, by the fastest method this processor has; `crc` is that of what came before."""
+    return crc32_fastest(crc, &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
+
+
+def crc32_portable_of(const uint8_t[::1] data not None, uint32_t crc=0) -> int:
+    """The same by tables alone, as on processors without carry-less multiplication."""
+    return crc32_portable(crc, &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
+
+
+def encode_frames(list records not None) -> bytes:
+    """WebSocket frames (headers included, at most 50 records in each) of `(id, price, volume)` tuples."""
+    cdef Py_ssize_t total = len(records), done = 0
+    cdef Py_ssize_t frames = (total + RECORDS_PER_FRAME - 1) // RECORDS_PER_FRAME
+    cdef bytes room = PyBytes_FromStringAndSize(NULL, frames * FRAME_MAX)
+    cdef char* start = PyBytes_AS_STRING(room)
+    cdef char* at = start
+    cdef char* payload
+    cdef WireRecord* record
+    cdef uint32_t count, index
+    while done < total:
+        count = <uint32_t>min(RECORDS_PER_FRAME, total - done)
+        payload = open_frame(at, count)
+        for index in range(count):
+            record = record_at(payload, index)
+            symbol_id, price, volume = records[done + index]
+            record.symbol_id = <uint16_t>symbol_id
+            record.price = price
+            record.volume = volume
+        at = close_frame(payload, count)
+        done += count
+    return room[:at - start]
