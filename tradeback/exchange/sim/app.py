@@ -1,0 +1,291 @@
+"""`Sim`: the simulated exchange, put together, started and stopped. One thread, one asyncio loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tradeback.exchange.sim.control import ControlApi
+from tradeback.exchange.sim.faults import KINDS, Faults
+from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
+from tradeback.exchange.sim.market import Market, Order, make_symbols
+from tradeback.exchange.sim.messages import Template
+from tradeback.exchange.sim.replay import Replay, ReplayEvent
+from tradeback.exchange.sim.rest import MarketRest, SymbolRow, rows_of_market, serve
+from tradeback.exchange.sim.streams import Stream, StreamHub, StreamLimits
+
+# One turn makes at most so many messages before consumers and REST get the loop again.
+TURN_MESSAGES = 1_000
+REPLAY_BATCH = 64
+MAX_BEHIND_SECONDS = 1.0
+# Trade ids of a run begin at the clock, in tenths of milliseconds since 2020: they rise across restarts as
+# long as a symbol trades less than 10,000 times a second.
+ID_EPOCH_MS = 1_577_836_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class SimConfig:
+    """Everything that can be chosen. Port 0 is any free port.
+
+    `rate` is in messages a second over all streams; `speed` (replay) is a factor, 0 as fast as consumers
+    take it; a replay that is not `paused` begins when subscriptions have not changed for `settle` seconds.
+    `history_rows` bounds the ledger: trades and aggTrades kept, 40 to 56 bytes each.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    rest_port: int = 0
+    symbols: int = 20
+    rate: float = 1_000.0
+    seed: int = 1
+    steady: bool = False
+    first_id: int | None = None
+    paused: bool = False
+    replay: Path | None = None
+    speed: float = 1.0
+    exchange_info: Path | None = None
+    settle: float = 1.0
+    derive_trades: bool = False
+    history_rows: int = 3_000_000
+    weight_limit: int = 6_000
+    limits: StreamLimits = field(default_factory=StreamLimits)
+
+
+class _Lines:
+    """What the market needs of a symbol to publish its orders."""
+
+    __slots__ = ("agg_trade", "book_ticker", "ledger", "template", "trade")
+
+    def __init__(self, symbol: str, hub: StreamHub, ledger: Ledger) -> None:
+        self.ledger: SymbolLedger = ledger.of(symbol)
+        self.template = Template(symbol)
+        lower = symbol.lower()
+        self.trade: Stream = hub.stream(f"{lower}@trade")
+        self.agg_trade: Stream = hub.stream(f"{lower}@aggTrade")
+        self.book_ticker: Stream = hub.stream(f"{lower}@bookTicker")
+
+
+class Sim:
+    """A running simulated exchange; `async with Sim(SimConfig(...)) as sim` in tests.
+
+    `ws_url` and `rest_url` are known once it is started. Everything under `/sim/` is also a method here.
+    """
+
+    def __init__(self, config: SimConfig | None = None) -> None:
+        self.config = config = config or SimConfig()
+        self.faults = Faults()
+        self.hub = StreamHub(config.limits, self.faults)
+        self.ledger = Ledger(config.history_rows)
+        self.ws_url = ""
+        self.rest_url = ""
+        self.trades = self.agg_trades = self.quotes = 0
+        self.ended = False
+        self.behind_seconds = 0.0
+        self._left: int | None = None
+        self._running = asyncio.Event()
+        if not config.paused:
+            self._running.set()
+        self._runner: asyncio.Task[None] | None = None
+        self._replay: Replay | None = None
+        rows: dict[str, SymbolRow]
+        if config.replay is not None:
+            self._replay = Replay(config.replay, config.exchange_info, derive_trades=config.derive_trades)
+            rows = self._replay.symbols
+        else:
+            first_id = config.first_id
+            if first_id is None:
+                first_id = (time.time_ns() // 1_000_000 - ID_EPOCH_MS) * 10
+            symbols = make_symbols(config.symbols, config.seed, first_id)
+            self._market = Market(symbols, max(config.rate, 1e-9), config.seed, steady=config.steady)
+            self._lines = {symbol.name: _Lines(symbol.name, self.hub, self.ledger) for symbol in symbols}
+            rows = rows_of_market(symbols)
+        self.symbols = list(rows)
+        self._rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        config = self.config
+        port = await self.hub.start(config.host, config.port)
+        self.ws_url = f"ws://{config.host}:{port}"
+        rest_port = await serve(self._rest, ControlApi(self).routes(), config.host, config.rest_port)
+        self.rest_url = f"http://{config.host}:{rest_port}"
+        run = self._run_replay(self._replay) if self._replay is not None else self._run_market()
+        self._runner = asyncio.create_task(run, name="sim market")
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+            (outcome,) = await asyncio.gather(self._runner, return_exceptions=True)
+            if isinstance(outcome, Exception):
+                raise outcome
+        await self._rest.stop()
+        await self.hub.stop()
+
+    # What `/sim/...` offers.
+
+    @property
+    def paused(self) -> bool:
+        return not self._running.is_set()
+
+    def pause(self) -> None:
+        self._running.clear()
+
+    def resume(self, messages: int | None = None) -> None:
+        """Go on; with `messages`, pause by itself after so many (an order is never cut in two)."""
+        self._left = messages
+        self._running.set()
+
+    def fault(
+        self, kind: str, stream: str | None = None, count: int | None = None, seconds: float | None = None
+    ) -> None:
+        """Misbehave. `kind` is one of `KINDS`; ValueError otherwise."""
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r} is unknown: give one of {', '.join(sorted(KINDS))}")
+        self.hub.apply_fault(self.faults.add(kind, stream, count, seconds))
+
+    @property
+    def messages(self) -> int:
+        """Messages made, whether or not anybody carried their streams."""
+        return self.trades + self.agg_trades + self.quotes
+
+    def drained(self) -> bool:
+        """Whether all that was made has left this process."""
+        return self.hub.drained()
+
+    # The market.
+
+    def publish(self, order: Order) -> None:
+        """Enter one order in the ledger and queue its messages; `hub.flush()` sends them."""
+        lines = self._lines[order.symbol.name]
+        hub, ledger, template, of = self.hub, self.ledger, lines.template, lines.ledger
+        now = time.time_ns() // 1_000
+        maker = b"true" if order.maker else b"false"
+        trade_id = order.first_trade
+        stream = lines.trade
+        for price, quantity in order.fills:
+            ledger.add_trade(of, trade_id, now, price, quantity, order.maker)
+            if stream.wanted:
+                numbers = (trade_id, *divmod(price, 100_000_000), *divmod(quantity, 100_000_000))
+                ms = template.trade % (now // 1_000, *numbers, now // 1_000, maker)
+                hub.send(stream, ms, template.trade % (now, *numbers, now, maker) if stream.us else b"")
+            trade_id += 1
+        stream = lines.agg_trade
+        for agg_id, price, quantity, first, last in order.aggs:
+            ledger.add_agg_trade(of, agg_id, now, price, quantity, order.maker, first, last)
+            if stream.wanted:
+                of_agg = (agg_id, *divmod(price, 100_000_000), *divmod(quantity, 100_000_000), first, last)
+                ms = template.agg_trade % (now // 1_000, *of_agg, now // 1_000, maker)
+                hub.send(stream, ms, template.agg_trade % (now, *of_agg, now, maker) if stream.us else b"")
+        if order.quote is not None:
+            of.last_quote = order.quote
+            self.quotes += 1
+            stream = lines.book_ticker
+            if stream.wanted:
+                update, bid, bid_qty, ask, ask_qty = order.quote
+                ms = template.book_ticker % (
+                    update,
+                    *divmod(bid, 100_000_000),
+                    *divmod(bid_qty, 100_000_000),
+                    *divmod(ask, 100_000_000),
+                    *divmod(ask_qty, 100_000_000),
+                )
+                hub.send(stream, ms, ms)
+        self.trades += len(order.fills)
+        self.agg_trades += len(order.aggs)
+
+    async def _run_market(self) -> None:
+        market, hub = self._market, self.hub
+        if self.config.rate <= 0:
+            return
+        gap, order = market.next()
+        while True:
+            await self._running.wait()
+            due = time.monotonic() + gap
+            while not self.paused:
+                now = time.monotonic()
+                if now - due > MAX_BEHIND_SECONDS:
+                    self.behind_seconds += now - due
+                    due = now
+                made = 0
+                while due <= now and made < TURN_MESSAGES and not self.paused:
+                    self.publish(order)
+                    made += order.messages
+                    self._count_down(order.messages)
+                    gap, order = market.next()
+                    due += gap
+                if made:
+                    hub.flush()
+                await asyncio.sleep(
+                    min(max(due - time.monotonic(), 0.001), 0.05) if made < TURN_MESSAGES else 0
+                )
+
+    def _count_down(self, messages: int) -> None:
+        if self._left is not None:
+            self._left -= messages
+            if self._left <= 0:
+                self._left = None
+                self.pause()
+
+    async def _run_replay(self, replay: Replay) -> None:
+        hub, speed = self.hub, self.config.speed
+        await self._settled()
+        began = previous = None
+        made = 0
+        for event in replay:
+            if self.paused:
+                hub.flush()
+                await self._running.wait()
+                began = None
+            if speed:
+                if began is None or previous is None:
+                    began, previous = time.monotonic(), event.received
+                due = began + (event.received - previous) / speed
+                now = time.monotonic()
+                if due > now or made >= TURN_MESSAGES:
+                    hub.flush()
+                    made = 0
+                    await asyncio.sleep(max(due - now, 0.0))
+            elif made >= REPLAY_BATCH:
+                hub.flush()
+                made = 0
+                await hub.writable()
+                await asyncio.sleep(0)
+            made += 1
+            self._replayed(replay, event)
+        hub.flush()
+        self.ended = True
+
+    def _replayed(self, replay: Replay, event: ReplayEvent) -> None:
+        replay.enter(event, self.ledger)
+        if event.kind == "trade":
+            self.trades += 1
+        elif event.kind == "aggTrade":
+            self.agg_trades += 1
+        else:
+            self.quotes += 1
+        stream = self.hub.stream(event.stream)
+        if stream.wanted:
+            self.hub.send(stream, event.payload, event.payload)
+        self._count_down(1)
+
+    async def _settled(self) -> None:
+        """Let a replay begin: when a paused one is resumed, else when subscriptions have settled."""
+        if self.paused:
+            await self._running.wait()
+            return
+        changes = -1
+        while changes != self.hub.changes or not self.hub.carried():
+            changes = self.hub.changes
+            await asyncio.sleep(self.config.settle)

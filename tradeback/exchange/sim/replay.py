@@ -1,0 +1,175 @@
+"""A recording in place of the synthetic market: messages go out on the streams they were recorded on.
+
+The ledger holds what the recording holds: single trades where it has them, aggTrades where it has those. An
+aggTrade with `f` = `l` is one trade; `derive_trades` makes a trade line of these.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tradeback.errors import ExchangeError
+from tradeback.exchange.recording import read_recording
+from tradeback.exchange.sim.ledger import Ledger
+from tradeback.exchange.sim.market import UNIT
+from tradeback.exchange.sim.rest import SymbolRow, symbol_row
+
+QUOTE_ASSETS = (
+    "USDT",
+    "USDC",
+    "FDUSD",
+    "TUSD",
+    "BUSD",
+    "BTC",
+    "ETH",
+    "BNB",
+    "EUR",
+    "TRY",
+    "GBP",
+    "AUD",
+    "BRL",
+    "USD",
+)
+DECIMALS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayEvent:
+    """One message: receive time in unix seconds, stream, type (`trade`, `depthUpdate`, ...), payload."""
+
+    received: float
+    stream: str
+    kind: str
+    payload: bytes
+    data: dict[str, Any]
+
+
+class Replay:
+    """A recording file. Opening it reads it once through, for the symbols and their precision."""
+
+    def __init__(self, path: Path, exchange_info: Path | None = None, *, derive_trades: bool = False) -> None:
+        self.path = path
+        self._derive = derive_trades
+        self.messages = 0
+        self.streams: set[str] = set()
+        self._has_trades: set[str] = set()
+        self._has_aggs: set[str] = set()
+        precision: dict[str, list[int]] = {}
+        for event in self._read():
+            self.messages += 1
+            self.streams.add(event.stream)
+            symbol = event.data.get("s")
+            if not isinstance(symbol, str):
+                continue
+            places = precision.setdefault(symbol, [0, 0])
+            if event.kind == "trade":
+                self._has_trades.add(symbol)
+            elif event.kind == "aggTrade":
+                self._has_aggs.add(symbol)
+            for column, keys in ((0, ("p", "b", "a")), (1, ("q", "B", "A"))):
+                for key in keys:
+                    value = event.data.get(key)
+                    if isinstance(value, str) and event.kind in ("trade", "aggTrade", "bookTicker"):
+                        places[column] = max(places[column], _decimals(value))
+        known = {} if exchange_info is None else _read_exchange_info(exchange_info)
+        self.symbols = {
+            symbol: known.get(symbol) or _derived_row(symbol, *places)
+            for symbol, places in sorted(precision.items())
+        }
+
+    def __iter__(self) -> Iterator[ReplayEvent]:
+        """Every message of the file, and after an aggTrade of one trade that trade where they are derived."""
+        for event in self._read():
+            yield event
+            if self._derive and event.kind == "aggTrade" and event.data["f"] == event.data["l"]:
+                yield _derived_trade(event)
+
+    def enter(self, event: ReplayEvent, ledger: Ledger) -> None:
+        """Enter a message in the ledger."""
+        data = event.data
+        if event.kind == "bookTicker":
+            of = ledger.of(data["s"])
+            of.last_quote = (data["u"], *(_units(data[key]) for key in ("b", "B", "a", "A")))
+        elif event.kind == "trade" and data["s"] in self._has_trades:
+            of = ledger.of(data["s"])
+            if data["t"] > of.last_single:
+                price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
+                ledger.keep_trade(of, data["t"], time_us, price, quantity, data["m"])
+                if data["s"] not in self._has_aggs:
+                    of.count(data["t"], data["t"], time_us, price, quantity, data["m"])
+        elif event.kind == "aggTrade":
+            of = ledger.of(data["s"])
+            if data["a"] > of.last_agg:
+                price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
+                ledger.add_agg_trade(of, data["a"], time_us, price, quantity, data["m"], data["f"], data["l"])
+                of.count(data["f"], data["l"], time_us, price, quantity, data["m"])
+                if data["f"] == data["l"] and data["s"] not in self._has_trades:
+                    ledger.keep_trade(of, data["f"], time_us, price, quantity, data["m"])
+
+    def _read(self) -> Iterator[ReplayEvent]:
+        for number, (received, text) in enumerate(read_recording(self.path), 1):
+            payload = text.encode()
+            try:
+                message = orjson.loads(payload)
+                yield _event(received, payload, message)
+            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                raise ExchangeError(
+                    f"line {number} of {self.path} holds no stream message: {error!r}; remove the line"
+                ) from error
+
+
+def _event(received: float, payload: bytes, message: dict[str, Any]) -> ReplayEvent:
+    if "stream" not in message:
+        kind = message.get("e") or "bookTicker"
+        return ReplayEvent(received, f"{message['s'].lower()}@{kind}", kind, payload, message)
+    stream, data = message["stream"], message["data"]
+    head = b'{"stream":"' + stream.encode() + b'","data":'
+    inner = payload[len(head) : -1] if payload.startswith(head) else orjson.dumps(data)
+    return ReplayEvent(received, stream, data.get("e") or stream.partition("@")[2], inner, data)
+
+
+def _derived_trade(event: ReplayEvent) -> ReplayEvent:
+    data = event.data
+    names = ("e", "E", "s", "t", "p", "q", "T", "m", "M")
+    values = ("trade", data["E"], data["s"], data["f"], data["p"], data["q"], data["T"], data["m"], data["M"])
+    trade = dict(zip(names, values, strict=True))
+    return ReplayEvent(event.received, f"{data['s'].lower()}@trade", "trade", orjson.dumps(trade), trade)
+
+
+def _units(text: str) -> int:
+    whole, _, fraction = text.partition(".")
+    return int(whole) * UNIT + int(fraction[:DECIMALS].ljust(DECIMALS, "0"))
+
+
+def _microseconds(value: int) -> int:
+    return value * 1_000 if value < 100_000_000_000_000 else value
+
+
+def _decimals(text: str) -> int:
+    return len(text.partition(".")[2].rstrip("0"))
+
+
+def _derived_row(symbol: str, price_decimals: int, quantity_decimals: int) -> SymbolRow:
+    quote = next((quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote), symbol[-3:])
+    return symbol_row(
+        symbol, symbol[: -len(quote)], quote, _smallest(price_decimals), _smallest(quantity_decimals)
+    )
+
+
+def _smallest(decimals: int) -> str:
+    return f"{10.0**-decimals:.8f}"
+
+
+def _read_exchange_info(path: Path) -> dict[str, SymbolRow]:
+    try:
+        body = path.read_bytes()
+        rows = orjson.loads(gzip.decompress(body) if path.suffix == ".gz" else body)["symbols"]
+        return {row["symbol"]: SymbolRow(row["symbol"], row) for row in rows}
+    except (OSError, EOFError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ExchangeError(f"{path} holds no answer of /api/v3/exchangeInfo: {error!r}") from error
