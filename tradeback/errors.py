@@ -21,6 +21,10 @@ class DataFolderError(TradebackError):
     """A file of the data folder is foreign, torn, of another version, locked, or cannot be written."""
 
 
+class StaleRowError(DataFolderError):
+    """A row of the shared table stays half-written: its writer was killed in the middle."""
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

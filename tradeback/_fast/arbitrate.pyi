@@ -1,0 +1,1 @@
+# Compiled functions only; other compiled modules reach them through arbitrate.pxd.
