@@ -38,8 +38,8 @@ def test_printed_durations(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("64MiB", 64 << 20), ("2GiB", 2 << 30), ("16 KiB", 16384), ("16384", 16384), ("1kB", 1000), ("1KB", 1000),
-     ("1B", 1), ("0", 0), ("1TiB", 1 << 40)],
+    [("64MiB", 64 << 20), ("2GiB", 2 << 30), ("16 KiB", 16384), ("16384", 16384), ("1kB", 1000),
+     ("1KB", 1000), ("1B", 1), ("0", 0), ("1TiB", 1 << 40)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size

@@ -269,6 +269,10 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     messaging: MessagingConfig = MessagingConfig()
 
+    def with_exchange(self, name: Literal["binance", "sim"]) -> Config:
+        """The same for the exchange that was decided on where `exchange.name` is `auto`."""
+        return self.model_copy(update={"exchange": self.exchange.model_copy(update={"name": name})})
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
