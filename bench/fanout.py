@@ -1,0 +1,68 @@
+"""Fan-out, one record a send: the system calls, and what stands between them.
+
+Everybody is sent the same record over and over. The peers do nothing but that; ours takes one symbol's trades
+from an exchange faster than it can fan them out, so that each flush sends one record to each client.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from bench.build import BenchError
+from bench.programs import SERVER_CORE, Program, clients, compiled, module
+from bench.subject import exchange, server, wait_for_lines
+from bench.table import Effort, Goal, Row, Skipped, compare
+
+UNIT = "sends/s/core"
+OURS = "one record a send"
+PEERS = {"picows": "bench.peers.picows_server", "websockets": "bench.peers.websockets_server"}
+WARM_UP_S = 0.5
+TRADES_PER_SECOND = 4000  # a flush of 1000 clients takes about 5 ms: every one finds a new trade
+
+
+def measure(effort: Effort) -> list[Row]:
+    count = effort.of(1000, 50)
+    raw, ours = [], []
+    peers: dict[str, list[float]] = {name: [] for name in PEERS if find_spec(name)}
+    for _ in range(effort.rounds):
+        with compiled("server", 0, count, core=SERVER_CORE) as limit:
+            raw.append(_free_running(limit, count, effort))
+        ours.append(_ours(count, effort))
+        for name, figures in peers.items():
+            with module(PEERS[name], count) as peer:
+                figures.append(_free_running(peer, count, effort))
+    rows: list[Row] = [compare(OURS, UNIT, ours, "raw C epoll", raw, Goal(0.95, at_most=False))]
+    rows += [
+        compare(f"{OURS}: {name}", UNIT, peers[name], "raw C epoll", raw)
+        if name in peers
+        else Skipped(f"{OURS}: {name}", f"{name} is not installed: `make bench` installs it")
+        for name in PEERS
+    ]
+    return rows
+
+
+def _free_running(target: Program, count: int, effort: Effort) -> float:
+    return _sends(int(target.hear()["port"]), target.pid, count, 0, effort)
+
+
+def _ours(count: int, effort: Effort) -> float:
+    with exchange(1) as (source, source_port), server(source_port) as (target, port):
+        source.tell(f"rate {TRADES_PER_SECOND} t")
+        return _sends(port, target.pid, count, 1, effort, source)
+
+
+def _sends(
+    port: int, pid: int, count: int, each: int, effort: Effort, source: Program | None = None
+) -> float:
+    """Frames a second of the server's CPU time."""
+    # Napping lets a read find several frames: the load must not be what is measured.
+    with clients(port, count, each=each, symbols=1, pid=pid, nap_us=20_000) as load:
+        if source is not None:
+            wait_for_lines(source, 1)
+        load.ask(f"measure {min(WARM_UP_S, effort.seconds)}")
+        window = load.ask(f"measure {effort.seconds}")
+    if window["closed"] or not window["updates"]:
+        raise BenchError(
+            f"{window['closed']} of {count} clients were closed, {window['updates']} updates came."
+        )
+    return float(window["frames"] / window["seconds"] / window["server_cpu"])
