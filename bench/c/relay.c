@@ -1,8 +1,10 @@
 /* relay EXCHANGE_PORT SYMBOL spin|wait: the latency floor. Carries one symbol's trades from an exchange's WebSocket to
  * one client's, each message as it came, in a frame of its own. It decodes, keeps and checks nothing. `wait` sleeps in
- * epoll, `spin` never sleeps. Its first line is {"port":N}; it ends when either side does, or after 10 minutes. */
+ * epoll, `spin` never sleeps. Its first line is {"port":N}; it ends with either side or its standard input, or after 10
+ * minutes. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -15,7 +17,7 @@
 
 enum { RECEIVE_BYTES = 1 << 16, LIFE_S = 600 };
 
-/* Waits for the one client and upgrades it. */
+/* Waits for the one client and upgrades it; -1 where standard input ends first. */
 static int serve_one(int listener)
 {
     char request[4096], answer[256];
@@ -23,6 +25,10 @@ static int serve_one(int listener)
     int64_t end = monotonic_ns() + 30 * 1000000000ll;
     int fd = -1;
     while (monotonic_ns() < end) {
+        struct pollfd watched[2] = {{.fd = fd < 0 ? listener : fd, .events = POLLIN},
+                                    {.fd = STDIN_FILENO, .events = POLLIN}};
+        if (poll(watched, 2, 1000) > 0 && watched[1].revents)
+            return -1;
         if (fd < 0)
             fd = accept_client(listener);
         ssize_t got = fd < 0 ? -1 : recv(fd, request + have, sizeof request - have, 0);
@@ -51,17 +57,23 @@ int main(int argc, char **argv)
     printf("{\"port\":%d}\n", port);
     fflush(stdout);
     int client = serve_one(listener), epoll = epoll_create1(EPOLL_CLOEXEC);
-    struct epoll_event from_exchange = {.events = EPOLLIN, .data.fd = exchange}, ready[2];
-    struct epoll_event from_client = {.events = EPOLLIN, .data.fd = client};
-    if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, exchange, &from_exchange) < 0 ||
-        epoll_ctl(epoll, EPOLL_CTL_ADD, client, &from_client) < 0)
-        fail("Cannot set up epoll: %s.", strerror(errno));
+    if (client < 0)
+        return 0;
+    int watched[] = {exchange, client, STDIN_FILENO};
+    struct epoll_event ready[3];
+    for (int i = 0; i < 3; i++) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = watched[i]};
+        if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, watched[i], &event) < 0)
+            fail("Cannot set up epoll: %s. Standard input must be a pipe or a terminal.", strerror(errno));
+    }
     size_t have = 0;
     int64_t end = monotonic_ns() + LIFE_S * 1000000000ll;
     while (monotonic_ns() < end) {
-        int count = epoll_wait(epoll, ready, 2, spin ? 0 : 1000);
+        int count = epoll_wait(epoll, ready, 3, spin ? 0 : 1000);
         for (int i = 0; i < count; i++) {
             uint8_t ignored[4096];
+            if (ready[i].data.fd == STDIN_FILENO)
+                return 0;
             if (ready[i].data.fd == client) {
                 if (recv(client, ignored, sizeof ignored, 0) == 0)
                     return 0;
