@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tradeback.exchange.sim.control import ControlApi
-from tradeback.exchange.sim.faults import KINDS, Faults
+from tradeback.exchange.sim.faults import KINDS, STREAM_TYPES, Faults
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
 from tradeback.exchange.sim.market import Market, Order, make_symbols
 from tradeback.exchange.sim.messages import Template
@@ -150,9 +150,12 @@ class Sim:
     def fault(
         self, kind: str, stream: str | None = None, count: int | None = None, seconds: float | None = None
     ) -> None:
-        """Misbehave. `kind` is one of `KINDS`; ValueError otherwise."""
+        """Misbehave. ValueError for an unknown kind or type of stream."""
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is unknown: give one of {', '.join(sorted(KINDS))}")
+        if stream is not None and "@" not in stream and stream not in STREAM_TYPES:
+            types = ", ".join(STREAM_TYPES)
+            raise ValueError(f"stream {stream!r} is unknown: give a name (btcusdt@trade) or a type: {types}")
         self.hub.apply_fault(self.faults.add(kind, stream, count, seconds))
 
     @property

@@ -19,6 +19,7 @@ REST_KINDS = frozenset({"rest429", "rest418", "rest5xx", "html", "stall", "badco
 # Broken text with a stream, broken REST bodies without one.
 KINDS = STREAM_KINDS | CONNECTION_KINDS | REST_KINDS | {"truncate"}
 
+STREAM_TYPES = ("trade", "aggTrade", "bookTicker", "kline")
 HUGE = 256 * 1024
 REORDER_LIMIT_SECONDS = 1.0
 
