@@ -6,6 +6,7 @@ cdef enum Decoded:
     DECODED_OTHER = 1       # well-formed, but no trade, aggTrade or bookTicker (an answer to SUBSCRIBE, ...)
     DECODED_UNUSUAL = 2     # may be valid, but only the slow path in Python can tell
     DECODED_MALFORMED = 3   # no event can be had from it
+    DECODED_SHUTDOWN = 4    # serverShutdown: the exchange is about to close the connection; open the next one
 
 
 cdef enum Applied:
