@@ -1,16 +1,55 @@
-"""The command line."""
+"""The command line: one table of commands. A command's module is imported when the command is run, so that
+`tradeback --help` need not load what a server needs.
+
+Exit codes: 0 done, 1 an error, told in one sentence, 2 wrong usage.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import click
 
-from tradeback.exchange.sim.command import sim_command
+from tradeback.errors import TradebackError
+
+# name -> module:function, and the line that `--help` prints, which is the first of the function's docstring
+COMMANDS = {
+    "sim": (
+        "tradeback.exchange.sim.command:sim_command",
+        "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",
+    ),
+    "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
+}
 
 
-@click.group()
+class CommandTable(click.Group):
+    """A group whose commands stand in COMMANDS."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name][0]} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TradebackError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tradeback")
 def main() -> None:
     """Trade-Back: exchange streams in, binary WebSocket frames out, nothing lost on the way."""
-
-
-main.add_command(sim_command)

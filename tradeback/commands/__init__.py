@@ -1,0 +1,1 @@
+"""The commands of `tradeback`, one a file; `tradeback/cli.py` has the table."""
