@@ -25,7 +25,7 @@ variable counts as not set. Any secret can stand in a file that `NAME_FILE` name
 
 Durations are written `250ms`, `15s`, `5m`, `24h`, `1h30m`; a bare number is seconds. Sizes are written
 `64KiB` (powers of 1024) or `64kB` (powers of 1000); a bare number is bytes. A list is a YAML list, in the
-environment text separated by commas. A key that is unknown, or a value that cannot be, is refused at the start.
+environment text separated by commas. A key that is unknown, or a value that cannot be is refused.
 
 `tradeback config check` says whether all is well, `tradeback config print` what it comes to.
 """
