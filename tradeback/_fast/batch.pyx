@@ -3,8 +3,9 @@
 Owns nothing: buffers belong to the caller. Any thread. The CRC's tables are made at import.
 """
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint16_t, uint32_t
 
 from tradeback._fast.record cimport RECORDS_PER_FRAME, WireRecord
 
@@ -25,14 +26,22 @@ cdef uint32_t crc32(uint32_t crc, const void* data, size_t size) noexcept nogil:
     return crc32_fastest(crc, data, size)
 
 
-def crc32_of(const uint8_t[::1] data not None, uint32_t crc=0) -> int:
+def crc32_of(data, uint32_t crc=0) -> int:
     """zlib's CRC-32 of `data`, by the fastest method this processor has; `crc` is that of what came before."""
-    return crc32_fastest(crc, &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    crc = crc32_fastest(crc, view.buf, <size_t>view.len)
+    PyBuffer_Release(&view)
+    return crc
 
 
-def crc32_portable_of(const uint8_t[::1] data not None, uint32_t crc=0) -> int:
+def crc32_portable_of(data, uint32_t crc=0) -> int:
     """The same by tables alone, as on processors without carry-less multiplication."""
-    return crc32_portable(crc, &data[0] if data.shape[0] else NULL, <size_t>data.shape[0])
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    crc = crc32_portable(crc, view.buf, <size_t>view.len)
+    PyBuffer_Release(&view)
+    return crc
 
 
 def encode_frames(list records not None) -> bytes:
