@@ -25,6 +25,14 @@ class StaleRowError(DataFolderError):
     """A row of the shared table stays half-written: its writer was killed in the middle."""
 
 
+class PlaceLostError(TradebackError):
+    """A cursor's place was deleted by retention. `oldest_seq` is the oldest record that can still be read."""
+
+    def __init__(self, message: str, oldest_seq: int) -> None:
+        super().__init__(message)
+        self.oldest_seq = oldest_seq
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

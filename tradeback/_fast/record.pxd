@@ -76,7 +76,7 @@ cdef packed struct JournalRecord:
     uint16_t stream_id
     uint8_t kind                # RecordKind
     uint8_t flags               # RecordFlag
-    uint32_t crc                # CRC-32 of the 60 bytes before it and of the record's sequence number
+    uint32_t crc                # CRC-32C of the 60 bytes before it and of the sequence number as a u64 (crc32c.h says why)
 
 
 # The same 64 bytes where kind is RECORD_GAP: the ids first_id..last_id, both inclusive.
