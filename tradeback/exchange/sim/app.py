@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +104,7 @@ class Sim:
             self._market = Market(symbols, max(config.rate, 1e-9), config.seed, steady=config.steady)
             self._lines = {symbol.name: _Lines(symbol.name, self.hub, self.ledger) for symbol in symbols}
             rows = rows_of_market(symbols)
+        self.symbol_rows = rows
         self.symbols = list(rows)
         self._rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit)
 
@@ -132,6 +134,16 @@ class Sim:
                 raise outcome
         await self._rest.stop()
         await self.hub.stop()
+
+    def on_failure(self, tell: Callable[[], None]) -> None:
+        """Call `tell` should the market or the replay break off with an error, which `stop` then raises."""
+
+        def ended(runner: asyncio.Task[None]) -> None:
+            if not runner.cancelled() and runner.exception() is not None:
+                tell()
+
+        if self._runner is not None:
+            self._runner.add_done_callback(ended)
 
     # What `/sim/...` offers.
 

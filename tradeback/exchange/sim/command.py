@@ -67,4 +67,5 @@ async def _serve(config: SimConfig) -> None:
         loop.add_signal_handler(number, stop.set)
     async with Sim(config) as sim:
         click.echo(f"simulated exchange: streams {sim.ws_url} rest {sim.rest_url} symbols {len(sim.symbols)}")
+        sim.on_failure(stop.set)
         await stop.wait()

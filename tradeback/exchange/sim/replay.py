@@ -10,7 +10,7 @@ import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -48,6 +48,26 @@ class ReplayEvent:
     kind: str
     payload: bytes
     data: dict[str, Any]
+
+
+class Quote(NamedTuple):
+    update: int
+    bid: int
+    bid_qty: int
+    ask: int
+    ask_qty: int
+
+
+class Execution(NamedTuple):
+    """A trade (`agg_id` None) or an aggTrade, in the ledger's units."""
+
+    agg_id: int | None
+    first: int
+    last: int
+    price: int
+    quantity: int
+    time_us: int
+    maker: bool
 
 
 class Replay:
@@ -92,36 +112,37 @@ class Replay:
 
     def enter(self, event: ReplayEvent, ledger: Ledger) -> None:
         """Enter a message in the ledger."""
-        data = event.data
-        if event.kind == "bookTicker":
-            of = ledger.of(data["s"])
-            of.last_quote = (data["u"], *(_units(data[key]) for key in ("b", "B", "a", "A")))
-        elif event.kind == "trade" and data["s"] in self._has_trades:
-            of = ledger.of(data["s"])
-            if data["t"] > of.last_single:
-                price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
-                ledger.keep_trade(of, data["t"], time_us, price, quantity, data["m"])
-                if data["s"] not in self._has_aggs:
-                    of.count(data["t"], data["t"], time_us, price, quantity, data["m"])
-        elif event.kind == "aggTrade":
-            of = ledger.of(data["s"])
-            if data["a"] > of.last_agg:
-                price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
-                ledger.add_agg_trade(of, data["a"], time_us, price, quantity, data["m"], data["f"], data["l"])
-                of.count(data["f"], data["l"], time_us, price, quantity, data["m"])
-                if data["f"] == data["l"] and data["s"] not in self._has_trades:
-                    ledger.keep_trade(of, data["f"], time_us, price, quantity, data["m"])
+        made = _made(event)
+        if made is None:
+            return
+        of = ledger.of(event.data["s"])
+        if isinstance(made, Quote):
+            of.last_quote = (made.update, made.bid, made.bid_qty, made.ask, made.ask_qty)
+            return
+        agg_id, first, last, price, quantity, time_us, maker = made
+        if agg_id is None:
+            if event.data["s"] in self._has_trades and first > of.last_single:
+                ledger.keep_trade(of, first, time_us, price, quantity, maker)
+                if event.data["s"] not in self._has_aggs:
+                    of.count(first, last, time_us, price, quantity, maker)
+        elif agg_id > of.last_agg:
+            ledger.add_agg_trade(of, agg_id, time_us, price, quantity, maker, first, last)
+            of.count(first, last, time_us, price, quantity, maker)
+            if first == last and event.data["s"] not in self._has_trades:
+                ledger.keep_trade(of, first, time_us, price, quantity, maker)
 
     def _read(self) -> Iterator[ReplayEvent]:
         for number, (received, text) in enumerate(read_recording(self.path), 1):
             payload = text.encode()
             try:
                 message = orjson.loads(payload)
-                yield _event(received, payload, message)
-            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+                event = _event(received, payload, message)
+                _made(event)
+            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise ExchangeError(
                     f"line {number} of {self.path} holds no stream message: {error!r}; remove the line"
                 ) from error
+            yield event
 
 
 def _event(received: float, payload: bytes, message: dict[str, Any]) -> ReplayEvent:
@@ -132,6 +153,21 @@ def _event(received: float, payload: bytes, message: dict[str, Any]) -> ReplayEv
     head = b'{"stream":"' + stream.encode() + b'","data":'
     inner = payload[len(head) : -1] if payload.startswith(head) else orjson.dumps(data)
     return ReplayEvent(received, stream, data.get("e") or stream.partition("@")[2], inner, data)
+
+
+def _made(event: ReplayEvent) -> Quote | Execution | None:
+    """What a message says, in the ledger's units; KeyError, TypeError or ValueError where it says nothing."""
+    data = event.data
+    if event.kind == "bookTicker":
+        return Quote(int(data["u"]), *(_units(data[key]) for key in ("b", "B", "a", "A")))
+    if event.kind not in ("trade", "aggTrade"):
+        return None
+    price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
+    if event.kind == "trade":
+        return Execution(None, int(data["t"]), int(data["t"]), price, quantity, time_us, bool(data["m"]))
+    return Execution(
+        int(data["a"]), int(data["f"]), int(data["l"]), price, quantity, time_us, bool(data["m"])
+    )
 
 
 def _derived_trade(event: ReplayEvent) -> ReplayEvent:
