@@ -106,7 +106,7 @@ class Sim:
             rows = rows_of_market(symbols)
         self.symbol_rows = rows
         self.symbols = list(rows)
-        self._rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit)
+        self.rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -121,7 +121,7 @@ class Sim:
         config = self.config
         port = await self.hub.start(config.host, config.port)
         self.ws_url = f"ws://{config.host}:{port}"
-        rest_port = await serve(self._rest, ControlApi(self).routes(), config.host, config.rest_port)
+        rest_port = await serve(self.rest, ControlApi(self).routes(), config.host, config.rest_port)
         self.rest_url = f"http://{config.host}:{rest_port}"
         run = self._run_replay(self._replay) if self._replay is not None else self._run_market()
         self._runner = asyncio.create_task(run, name="sim market")
@@ -132,7 +132,7 @@ class Sim:
             (outcome,) = await asyncio.gather(self._runner, return_exceptions=True)
             if isinstance(outcome, Exception):
                 raise outcome
-        await self._rest.stop()
+        await self.rest.stop()
         await self.hub.stop()
 
     def on_failure(self, tell: Callable[[], None]) -> None:

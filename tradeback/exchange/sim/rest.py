@@ -90,6 +90,8 @@ class MarketRest:
         self.faults = faults
         self.weight_limit = weight_limit
         self.requests = 0
+        # Unix seconds by which weights are counted; a test may stop it.
+        self.clock: Callable[[], float] = time.time
         self.stopping = asyncio.Event()
         self.runner: web.AppRunner | None = None
         self._used = 0
@@ -122,7 +124,7 @@ class MarketRest:
             spoiled = await self._spoil(fault.kind, fault.until)
             if spoiled is not None:
                 return spoiled
-        now = time.time()
+        now = self.clock()
         if int(now // 60) != self._minute:
             self._minute, self._used, self._over = int(now // 60), 0, 0
         if now < self._banned_until:
