@@ -361,6 +361,7 @@ cdef int _take_aggregate(Slot* slot, const Event* event, int64_t units, int64_t 
         tally.held_overflows += 1
         record_count[0] = _count_aggregate(slot, &lines.held[0], now_ns, recv_ns, records, tally)
         _drop_held(lines, 0)
+        _drop_covered_held(slot)
     lines.held[lines.held_count] = held
     lines.held_count += 1
     return APPLIED_HELD

@@ -26,15 +26,19 @@ cdef bytes MAGIC = b"TBTABLE\x01"
 cdef Py_ssize_t RANGES_OFFSET = HEADER_BYTES + ROW_COUNT * <Py_ssize_t>sizeof(Row)
 cdef Py_ssize_t FILE_BYTES = RANGES_OFFSET + ROW_COUNT * <Py_ssize_t>sizeof(MappedRanges)
 
+cdef Header _layout
 # For tests, tools and docs; the structs stand in tablefile.pxd.
 LAYOUT = {
+    "version": TABLE_VERSION,
     "header_bytes": HEADER_BYTES,
     "row_bytes": sizeof(Row),
     "ranges_bytes": sizeof(MappedRanges),
     "row_count": ROW_COUNT,
     "file_bytes": FILE_BYTES,
-    "version_offset": 8,
-    "version": TABLE_VERSION,
+    "version_offset": <char*>&_layout.version - <char*>&_layout,
+    "boot_id_offset": <char*>_layout.boot_id - <char*>&_layout,
+    "writer_pid_offset": <char*>&_layout.writer_pid - <char*>&_layout,
+    "applied_seq_offset": <char*>&_layout.applied_seq - <char*>&_layout,
 }
 
 if sizeof(Row) != ROW_BYTES or sizeof(Header) > HEADER_BYTES:
@@ -122,8 +126,7 @@ cdef class TableFile:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.pread(self._fd, sizeof(Header), 0)
-            pid = int.from_bytes(holder[_pid_offset():_pid_offset() + 8], "little")
+            pid = int.from_bytes(os.pread(self._fd, 8, LAYOUT["writer_pid_offset"]), "little")
             raise DataFolderError(
                 f"the table {self.path} is written by another server (process {pid}); stop that one, or give this one "
                 "another data folder with DATA_DIR"
@@ -274,11 +277,6 @@ cdef class TableFile:
             munmap(self._base, FILE_BYTES)
         if self._fd >= 0:
             os.close(self._fd)
-
-
-def _pid_offset() -> int:
-    cdef Header header
-    return <char*>&header.writer_pid - <char*>&header
 
 
 @cython.final

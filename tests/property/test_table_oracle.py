@@ -1,0 +1,144 @@
+"""The compiled table against the plain one, event by event: same answers, same records, same state."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.reference.journal_ids import AGGREGATE, KIND_AT, LATE, SPARSE
+from tests.reference.table import ID_MAX, GapOut, Out, SymbolOracle, TradeOut, exact_units
+from tradeback._fast.record import GAP_FORMAT, JOURNAL_FORMAT
+from tradeback._fast.table import SymbolTable
+
+TRADE, AGG_TRADE = 1, 2
+MS = 1_000_000
+DAY_MS = 86_400_000
+START_MS = 1_700_000_000_000
+
+
+def told(record: bytes, precision: int) -> Out:
+    if record[KIND_AT] == 2:
+        first, _, _, _, last, _, reason, _, _, _, _, _ = struct.unpack(GAP_FORMAT, record)
+        return GapOut(first, last, reason)
+    price, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, record)
+    return TradeOut(
+        last,
+        count,
+        round(quantity * 10**precision),
+        price,
+        aggregate=bool(flags & AGGREGATE),
+        sparse=bool(flags & SPARSE),
+        late=bool(flags & LATE),
+    )
+
+
+# (step of time in ms, single line?, first id relative to the newest, how many ids, units, jump of days)
+events = st.tuples(
+    st.sampled_from([0, 0, 1, 5, 60, 249, 250, 400]),
+    st.booleans(),
+    st.integers(-30, 12),
+    st.sampled_from([1, 1, 1, 2, 3, 6, 20]),
+    st.integers(1, 5000),
+    st.sampled_from([0] * 8 + [1, -1]),
+    st.booleans(),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(events, max_size=150), st.integers(0, 6))
+def test_every_event_has_the_same_effect(
+    steps: list[tuple[int, bool, int, int, int, int, bool]], precision: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = SymbolTable.open(str(Path(folder, "table")), "sim")
+        slot = table.add("BTCUSDT", 1, precision)
+        oracle = SymbolOracle()
+        now, newest = 1_000 * MS, 1000
+        for step, single, ahead, count, units, days, expire in steps:
+            now += step * MS
+            if expire:
+                got: list[Out] = []
+                while records := table.expired(now):
+                    got += [told(r, precision) for r in records]
+                assert got == oracle.expire(now)
+            first = newest + ahead
+            last = first if single else first + count - 1
+            newest = max(newest, last)
+            ts = (START_MS + days * DAY_MS) * MS
+            status, records = table.take(
+                TRADE if single else AGG_TRADE,
+                "BTCUSDT",
+                first,
+                last,
+                price=float(last),
+                mantissa=units,
+                scale=precision,
+                ts_event=ts,
+                recv_ns=ts,
+                now_ns=now,
+            )
+            assert (status, [told(r, precision) for r in records]) == oracle.take(
+                single, first, last, units, float(last), ts, now
+            )
+            state = table.state(slot)
+            assert state["next_id"] == (oracle.last or 0) + 1
+            assert state["open"] == [(o.first, o.last) for o in oracle.open]
+            assert state["held"] == [(h.first, h.last) for h in oracle.held]
+            assert (state["cum_units"], state["day_units"]) == (oracle.volume, oracle.day_units)
+            assert state["price"] == oracle.price
+            due = [h.deadline for h in oracle.held] + [o.deadline for o in oracle.open]
+            assert bool(table.deadline_ns) or not due
+        table.close()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(1, 2**64 - 1),
+    st.integers(0, 22),
+    st.integers(0, 18),
+)
+def test_quantities_are_exact_or_rounded_and_counted(mantissa: int, scale: int, precision: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = SymbolTable.open(str(Path(folder, "table")), "sim")
+        slot = table.add("X", 1, precision)
+        status, _ = table.take(TRADE, "X", 1, 1, mantissa=mantissa, scale=scale)
+        units = exact_units(mantissa, scale, precision)
+        if units > 2**63 - 1:
+            assert status == 5
+        else:
+            assert status == 0
+            assert table.state(slot)["cum_units"] == units
+            assert table.counts["rounded"] == bool(mantissa * 10**precision % 10**scale)
+        table.close()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=12))
+def test_ids_that_cannot_be_are_refused(ids: list[tuple[bool, int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = SymbolTable.open(str(Path(folder, "table")), "sim")
+        slot = table.add("X", 1, 0)
+        oracle = SymbolOracle()
+        for single, first, last in ids:
+            status, records = table.take(TRADE if single else AGG_TRADE, "X", first, last, now_ns=1000 * MS)
+            expected = oracle.take(single, first, last, 1, 1.0, 1, 1000 * MS)
+            assert (status, [told(r, 0) for r in records]) == expected
+            assert table.state(slot)["next_id"] == (0 if oracle.last is None else oracle.last + 1)
+        table.close()
+
+
+@pytest.mark.parametrize("id_", [0, 1, ID_MAX - 1, ID_MAX])
+def test_the_ends_of_the_ids(id_: int, tmp_path: Path) -> None:
+    table = SymbolTable.open(str(tmp_path / "table"), "sim")
+    slot = table.add("X", 1, 0)
+    assert table.take(TRADE, "X", id_, id_)[0] == 0
+    assert table.take(TRADE, "X", id_, id_)[0] == 1
+    assert table.take(AGG_TRADE, "X", id_, id_)[0] == 1
+    assert table.state(slot)["next_id"] == id_ + 1
+    assert table.take(TRADE, "X", id_ + 1, id_ + 1)[0] == (0 if id_ < ID_MAX else 5)
+    table.close()
