@@ -159,9 +159,9 @@ def clients(
     return load
 
 
-def resident_bytes(pid: int) -> int:
-    """The memory of a process that is in RAM now."""
+def resident_bytes(pid: int, kind: str = "VmRSS") -> int:
+    """The memory of a process that is in RAM now; kind RssAnon leaves out mapped files, as the journal is."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{kind}:"):
             return int(line.split()[1]) * 1024
-    raise BenchError(f"/proc/{pid}/status names no VmRSS: the process has ended.")
+    raise BenchError(f"/proc/{pid}/status names no {kind}: the process has ended.")

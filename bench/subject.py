@@ -19,7 +19,7 @@ DATA_TIMEOUT_S = 30.0
 
 # Not what is measured: the bench connects everybody at once, and its clients are no users.
 SETTINGS = {
-    "TRADEBACK_EXCHANGE": "binance",
+    "TRADEBACK_EXCHANGE": "sim",
     "WS_ANONYMOUS": "true",
     "WS_MAX_CLIENTS": "20000",
     "WS_ACCEPTS_PER_SECOND": "100000",

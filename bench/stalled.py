@@ -1,0 +1,35 @@
+"""One client of a hundred stops reading while 2,000 messages a second come in: do the others notice?"""
+
+from __future__ import annotations
+
+from bench.build import BenchError
+from bench.programs import clients
+from bench.subject import exchange, server, wait_for_lines
+from bench.table import Effort, Goal, Row, compare
+
+SYMBOLS = 20
+SETTLE_S = 0.5
+
+
+def measure(effort: Effort) -> list[Row]:
+    count, rate = effort.of(100, 20), effort.of(2_000, 500)
+    before, after = [], []
+    for _ in range(effort.rounds):
+        with (
+            exchange(SYMBOLS) as (source, source_port),
+            server(source_port) as (target, port),
+            clients(port, count, each=SYMBOLS, symbols=SYMBOLS, pid=target.pid) as load,
+        ):
+            wait_for_lines(source, SYMBOLS)
+            source.tell(f"rate {rate} t")
+            load.ask(f"measure {SETTLE_S}")
+            free = load.ask(f"measure {effort.seconds}")
+            load.ask("stall 1")
+            # The kernel's buffers fill first: the client is blocked only after them.
+            load.ask(f"measure {SETTLE_S}")
+            blocked = load.ask(f"measure {effort.seconds}")
+        if free["closed"] or blocked["closed"] or not blocked["updates"]:
+            raise BenchError(f"{free['closed'] + blocked['closed']} of {count} clients were closed.")
+        before.append(free["age_us"]["p99"])
+        after.append(blocked["age_us"]["p99"])
+    return [compare("one stalls: age p99", "us", after, "the same before", before, Goal(1.5, at_most=True))]
