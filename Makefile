@@ -28,8 +28,8 @@ bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find tradeback -name '*.so' -delete
+	rm -rf $(VENV) build bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find tradeback bench -name '*.so' -delete
 	find tradeback/_fast -name '*.c' -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

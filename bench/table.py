@@ -79,13 +79,18 @@ def compare(
     peer: str = "",
     theirs: list[float] | None = None,
     goal: Goal | None = None,
+    *,
+    speedup: bool = False,
 ) -> Figure:
     """The figure of several rounds. `ours[i]` and `theirs[i]` were measured one after the other, so the ratio
     is taken round by round, and its median says more than the ratio of the medians.
+
+    The ratio is ours to theirs; with `speedup`, for times, theirs to ours: how many times as fast we are.
     """
     if theirs is None:
         return Figure(name, median(ours), unit, spread=_spread(ours), goal=goal)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    pairs = zip(theirs, ours, strict=True) if speedup else zip(ours, theirs, strict=True)
+    ratios = [above / below for above, below in pairs]
     return Figure(name, median(ours), unit, peer, median(theirs), median(ratios), _spread(ratios), goal)
 
 
@@ -96,7 +101,7 @@ def _spread(values: list[float]) -> float:
 
 
 def render(rows: list[Row]) -> str:
-    """The table as text. Ratios are ours to the peer's, whichever way is better."""
+    """The table as text."""
     cells = [["what", "figure", "unit", "peer", "its figure", "ratio", "+-", "goal", ""]]
     for row in rows:
         if isinstance(row, Skipped):

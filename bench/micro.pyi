@@ -1,0 +1,9 @@
+from typing import final
+
+@final
+class Arena:
+    count: int
+    def __init__(self, messages: list[bytes]) -> None: ...
+
+def decode_ns(arena: Arena, passes: int) -> float: ...
+def frame_ns(passes: int) -> float: ...
