@@ -6,7 +6,7 @@ A payload, as the exchange lays it out (prices and quantities are strings, ids a
 
     trade       e kind, E sent, s symbol, t trade id, p price, q quantity, T time, m buyer is maker, M ignored
                 (before June 2024 also b and a, the orders' ids)
-    aggTrade    e, E, s, a its own id, p, q, f first and l last trade id, T, m, M: trades of one order and price
+    aggTrade    e, E, s, a its own id, p, q, f first and l last trade id, T, m, M: one order's trades
     bookTicker  u update id, s, b and B best bid and its size, a and A best ask and its size; no e, E, T
 """
 
