@@ -19,6 +19,7 @@ COMMANDS = {
         "tradeback.exchange.sim.command:sim_command",
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",
     ),
+    "watch": ("tradeback.commands.watch:watch", "Show the prices of symbols as they change."),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

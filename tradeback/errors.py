@@ -45,6 +45,10 @@ class SymbolLimitError(TradebackError):
     """All 65,535 stream ids are given; ids are never given twice."""
 
 
+class RefusedError(TradebackError):
+    """A Trade-Back server refused the connection, and would again: the client must change something."""
+
+
 class ProtocolError(TradebackError):
     """A client sent a message that cannot be understood. Carries the error code of the answer."""
 
@@ -71,24 +75,35 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a connection was closed with a code, and whether the client should connect again."""
+    """Why a connection was closed with a code, and whether the client should connect again.
+
+    `wait_s`: from and to, in seconds, between which a client waits at random before it connects again by
+    itself; None where it must not.
+    """
 
     when: str
     reconnect: str
+    wait_s: tuple[float, float] | None = None
 
 
 CLOSE_REASONS: dict[CloseCode, CloseReason] = {
     CloseCode.NORMAL: CloseReason("the client asked for it", "no"),
-    CloseCode.GOING_AWAY: CloseReason("the server stops", "yes, after 1 s to 10 s at random"),
+    CloseCode.GOING_AWAY: CloseReason("the server stops", "yes, after 1 s to 10 s at random", (1.0, 10.0)),
     CloseCode.POLICY: CloseReason("a rule was broken that no other code names", "no"),
     CloseCode.MESSAGE_TOO_BIG: CloseReason("a message longer than the limit", "no: send shorter messages"),
-    CloseCode.INTERNAL: CloseReason("a fault of the server", "yes, after 1 s to 10 s at random"),
-    CloseCode.SERVICE_RESTART: CloseReason("the server restarts", "yes, after 1 s to 10 s at random"),
+    CloseCode.INTERNAL: CloseReason("a fault of the server", "yes, after 1 s to 10 s at random", (1.0, 10.0)),
+    CloseCode.SERVICE_RESTART: CloseReason(
+        "the server restarts", "yes, after 1 s to 10 s at random", (1.0, 10.0)
+    ),
     CloseCode.MALFORMED: CloseReason("malformed messages, repeatedly", "no: mend the client"),
     CloseCode.UNAUTHENTICATED: CloseReason("not or no longer logged in", "after logging in"),
     CloseCode.SYMBOL_FORBIDDEN: CloseReason("a symbol that the session may not watch", "without that symbol"),
     CloseCode.SLOW_CONSUMER: CloseReason(
-        "took no data for longer than WS_BLOCKED_LIMIT", "yes, with fewer symbols or a better line"
+        "took no data for longer than WS_BLOCKED_LIMIT",
+        "yes, with fewer symbols or a better line",
+        (1.0, 10.0),
     ),
-    CloseCode.TOO_MANY_MESSAGES: CloseReason("more messages than allowed", "yes, after a minute, and slower"),
+    CloseCode.TOO_MANY_MESSAGES: CloseReason(
+        "more messages than allowed", "yes, after a minute, and slower", (60.0, 70.0)
+    ),
 }
