@@ -5,7 +5,6 @@ except that retention waits for durable ones (up to its hard cap). Readers see c
 whose checksum is wrong is passed over and counted in `damaged`.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -19,6 +18,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.time cimport nanosleep, timespec
+from posix.unistd cimport close
 
 from tradeback._fast.clock cimport monotonic_ns, now_ns
 from tradeback._fast.record cimport (
@@ -33,6 +33,7 @@ PLACE_MAGIC = b"TBCURSOR"
 PLACE_VERSION = 1
 PLACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 CURSORS_FOLDER = "cursors"
+WAIT_MAX_SECONDS = 1e8
 
 cdef enum:
     PLACE_BYTES = 4096
@@ -126,7 +127,7 @@ cdef class PlaceFile:
                     return
             except FileNotFoundError:
                 pass
-            os.close(self.fd)
+            close(self.fd)
 
     cdef uint64_t load(self) except? 0:
         """The saved place; 0 where none was saved yet, or neither slot is whole."""
@@ -166,7 +167,7 @@ cdef class PlaceFile:
             munmap(self.map, PLACE_BYTES)
             self.map = NULL
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
 
 
@@ -348,7 +349,13 @@ cdef class JournalCursor:
         cdef const JournalRecord* records
         found = []
         while left > 0:
-            records = self.peek(&count)
+            try:
+                records = self.peek(&count)
+            except (PlaceLostError, DataFolderError):
+                # What was read before comes first; the next call raises again, as the place has not moved.
+                if found:
+                    break
+                raise
             if count == 0:
                 break
             count = min(count, left)
@@ -377,7 +384,7 @@ cdef class JournalCursor:
 
         Polls after 1 ms, then ever later up to 10 ms, with the GIL released. Signal handlers run.
         """
-        cdef int64_t deadline = monotonic_ns() + <int64_t>(timeout * 1e9)
+        cdef int64_t deadline = monotonic_ns() + <int64_t>(min(timeout, WAIT_MAX_SECONDS) * 1e9)
         cdef int64_t pause = POLL_MIN_NS
         cdef int64_t left
         cdef timespec t

@@ -33,6 +33,7 @@ cdef class JournalWriter:
     cdef Segment active
     cdef Segment next
     cdef list retired                   # full segments that are still to be synced and unmapped
+    cdef list deleted, overrun          # what `prepare` has done and not yet told
     cdef object busy                    # threading.Lock of `prepare` and `close`
     cdef int lock_fd
 

@@ -13,13 +13,14 @@ header or durable cursor says was given.
 
 import fcntl
 import os
-import struct
 import threading
 from collections import namedtuple
+from itertools import pairwise
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
+from posix.unistd cimport close
 
 from tradeback._fast.record cimport (
     JOURNAL_RECORD_BYTES, RECORD_GAP, RECORD_START, RECORD_TRADE, GapRecord, JournalRecord,
@@ -31,7 +32,7 @@ from tradeback._fast.segment cimport (
 from tradeback._fast.cursor import (
     JournalCursor, JournalGap, JournalOther, JournalStart, JournalTrade, drop_cursor, durable_places,
 )
-from tradeback._fast.segment import folder_error, list_segments, sync_folder
+from tradeback._fast.segment import folder_error, list_segments
 from tradeback.errors import DataFolderError
 
 cdef enum:
@@ -57,7 +58,7 @@ cdef class JournalWriter:
 
     def __dealloc__(self):
         if self.lock_fd >= 0:
-            os.close(self.lock_fd)
+            close(self.lock_fd)
 
     @staticmethod
     def open(folder, name, segment_bytes=DEFAULT_SEGMENT_BYTES, retention_bytes=DEFAULT_RETENTION_BYTES):
@@ -76,7 +77,7 @@ cdef class JournalWriter:
         self.folder, self.name = os.fspath(folder), name
         self.segment_records = (segment_bytes - SEGMENT_HEADER_BYTES) // JOURNAL_RECORD_BYTES
         self.retention_bytes = retention_bytes
-        self.retired = []
+        self.retired, self.deleted, self.overrun = [], [], []
         self.busy = threading.Lock()
         try:
             os.makedirs(self.folder, exist_ok=True)
@@ -102,7 +103,7 @@ cdef class JournalWriter:
 
     cdef int _recover(self) except -1:
         """Check the chain of segments, find the end, and make it the active place."""
-        cdef Segment segment, before
+        cdef Segment segment, before, ahead
         cdef uint64_t end, given, count
         for entry in os.listdir(self.folder):
             if entry.endswith(".segment.new"):
@@ -116,10 +117,16 @@ cdef class JournalWriter:
                                       f"{self.name!r}: move it away, or choose another data folder")
             if before is not None and not before.first_seq <= segment.previous_end <= before.first_seq + before.capacity:
                 raise DataFolderError(
-                    f"the segment after {before.path}, which should start with record {segment.previous_end} at most, "
-                    f"is missing: restore it, or move that one and all older ones away as well"
+                    f"the segment that should follow {before.path} is missing, the next one is {segment.path}: "
+                    f"restore it, or move {before.path} and all older ones away as well"
                 )
             before = segment
+        # What follows a segment says where that one ends, even where the machine crashed before its own counter
+        # was written. Ending early, it is sealed.
+        for before, segment in pairwise(chain):
+            if segment.header.committed or segment.whole_end() or segment.previous_end < before.first_seq + before.capacity:
+                store_release(&before.header.committed, segment.previous_end - before.first_seq)
+                store_release(&before.header.sealed, segment.previous_end < before.first_seq + before.capacity)
 
         given = 1
         for place in durable_places(self.folder).values():
@@ -134,31 +141,33 @@ cdef class JournalWriter:
         if count == 0 and segment.committed() == 0 and chain:
             ahead = segment
             segment = chain.pop()
-            count = segment.whole_end()
-        for before in chain:
-            # Full, whatever its counter says: the machine may have crashed before that was written.
-            if not load_acquire(&before.header.sealed) and before.committed() < before.capacity:
-                store_release(&before.header.committed, before.capacity)
+            count = segment.committed() if segment.header.sealed else segment.whole_end()
         end = segment.first_seq + count
         self.damaged = segment.count_damaged(count)
         self.cut = segment.committed() - count if segment.committed() > count else 0
         given = max(given, segment.first_seq + segment.committed())
         if given <= end and not segment.header.sealed:
+            segment.reserve()
             segment.clear_from(count)
             store_release(&segment.header.committed, count)
-            segment.reserve()
             if ahead is not None and count == segment.capacity:
                 return self._use(ahead, 0)
             self.next = ahead
             return self._use(segment, count)
-        # Numbers above the end were given, and their records are lost: leave them out, in a segment of its own.
-        self.skipped = given - end if given > end else 0
+
+        # Numbers above the end were given and their records are lost: leave them out, and go on in another segment.
+        # In this order, so that a kill in between loses no knowledge of them.
+        self.skipped = given - end
+        if ahead is not None:
+            if segment.header.sealed and given <= ahead.first_seq:
+                self.skipped = ahead.first_seq - end
+                return self._use(ahead, 0)
+            os.unlink(ahead.path)
+        ahead = Segment.create(self.folder, self.name, given, end, self.segment_records)
         store_release(&segment.header.committed, count)
         store_release(&segment.header.sealed, 1)
         segment.sync()
-        if ahead is not None:
-            os.unlink((<Segment>ahead).path)
-        return self._use(Segment.create(self.folder, self.name, max(given, end), end, self.segment_records), 0)
+        return self._use(ahead, 0)
 
     cdef int _use(self, Segment segment, uint64_t index) except -1:
         self.active = segment
@@ -172,6 +181,9 @@ cdef class JournalWriter:
         self.watch = min(index + TOUCH_RECORDS // 2, self.capacity)
         if self.next is not None:
             self._offer()
+        if index == self.capacity:
+            # No room at all: wait for it here, or the first records would be refused.
+            self._reserve_next()
         self.wants_prepare = 1
         return 0
 
@@ -180,7 +192,8 @@ cdef class JournalWriter:
         self.next_records = self.next.records
         self.next_committed = &self.next.header.committed
         self.next_capacity = self.next.capacity
-        self.next.touch(0, TOUCH_RECORDS)
+        with nogil:
+            self.next.touch(0, TOUCH_RECORDS)
         store_release(&self.next_ready, 1)
 
     # ---- the hot thread
@@ -226,27 +239,34 @@ cdef class JournalWriter:
         Raises DataFolderError where there is no room: `append` then fills the segment it has and refuses, until a
         later call succeeds.
         """
-        cdef uint64_t index
+        cdef uint64_t index, ahead
         with self.busy:
             if self.active is None:
                 return PrepareReport((), ())
             store_release(&self.wants_prepare, 0)
             try:
+                # First, since it may make the room that the next segment needs.
+                self._retain()
                 self._reserve_next()
-                while self.retired:
-                    (<Segment>self.retired[0]).sync()
-                    (<Segment>self.retired.pop(0)).close()
                 index = self.active.committed()
+                ahead = min(index + TOUCH_RECORDS, self.active.capacity)
                 with nogil:
-                    self.active.touch(max(self.touched, index), index + TOUCH_RECORDS)
-                self.touched = max(self.touched, min(index + TOUCH_RECORDS, self.active.capacity))
-                return self._retain()
+                    self.active.touch(max(self.touched, index), ahead)
+                self.touched = max(self.touched, ahead)
+                while self.retired:
+                    full = self.retired.pop()
+                    (<Segment>full).sync()
+                    full.close()
             except OSError as error:
                 store_release(&self.wants_prepare, 1)
                 raise folder_error(self.folder, error) from error
             except DataFolderError:
                 store_release(&self.wants_prepare, 1)
                 raise
+            report = PrepareReport(tuple(self.deleted), tuple(self.overrun))
+            # Not before: a call that failed leaves what it deleted to be told by the next.
+            self.deleted, self.overrun = [], []
+            return report
 
     cdef int _reserve_next(self) except -1:
         cdef uint64_t first
@@ -264,31 +284,32 @@ cdef class JournalWriter:
         return 0
 
     def _retain(self):
+        """Delete the oldest segments until they and the one about to be reserved keep within the retention."""
         segments = list_segments(self.folder)
         sizes = [os.stat(path).st_size for _, path in segments]
         total = sum(sizes)
+        if not load_acquire(&self.next_ready):
+            total += SEGMENT_HEADER_BYTES + self.segment_records * JOURNAL_RECORD_BYTES
         if total <= self.retention_bytes:
-            return PrepareReport((), ())
+            return
         places = durable_places(self.folder)
-        deleted = []
         hurt = set()
-        for at, (first, path) in enumerate(segments):
+        for (first, path), (end, _), size in zip(segments, segments[1:], sizes):
             if total <= self.retention_bytes or first >= self.active.first_seq:
                 break
-            waiting = {name for name, place in places.items() if place < segments[at + 1][0]}
+            waiting = {name for name, place in places.items() if place < end}
             if waiting and total <= HARD_CAP_FACTOR * self.retention_bytes:
                 break
             hurt |= waiting
             os.unlink(path)
-            deleted.append(path)
-            total -= sizes[at]
-        overrun = tuple(
-            f"the cursor {name} of the journal {self.folder} has read up to record {places[name]} and is so far behind "
-            f"that records it still needed were deleted at {HARD_CAP_FACTOR} times the retention of "
-            f"{self.retention_bytes} bytes: see to its reader, drop the cursor, or raise JOURNAL_RETENTION_BYTES"
+            self.deleted.append(path)
+            total -= size
+        self.overrun += [
+            f"the cursor {name} of the journal {self.folder} stands at record {places[name]}, so far behind that "
+            f"records it still needed were deleted at {HARD_CAP_FACTOR} times the retention of {self.retention_bytes} "
+            "bytes: see to its reader, drop the cursor, or raise JOURNAL_RETENTION_BYTES"
             for name in sorted(hurt)
-        )
-        return PrepareReport(tuple(deleted), overrun)
+        ]
 
     def close(self):
         """Sync, unmap, and give up the lock. `append` refuses from here on. Idempotent."""
@@ -306,7 +327,7 @@ cdef class JournalWriter:
             finally:
                 for segment in segments:
                     (<Segment>segment).close()
-                os.close(self.lock_fd)
+                close(self.lock_fd)
                 self.lock_fd = -1
 
     def __enter__(self):

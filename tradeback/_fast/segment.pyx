@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 cimport cython
+from libc.errno cimport EINTR
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close, fdatasync
 
 from tradeback._fast.record cimport JOURNAL_RECORD_BYTES, JournalRecord
 
@@ -29,9 +31,6 @@ cdef extern from "crc32c.h" nogil:
 
 cdef extern from "fcntl.h" nogil:
     int posix_fallocate(int fd, long offset, long size) noexcept
-
-cdef extern from "unistd.h" nogil:
-    int fdatasync(int fd) noexcept
 
 cdef extern from *:
     # Faults a page in for writing and changes nothing, even while another thread writes to it.
@@ -47,6 +46,14 @@ HEADER_FORMAT = "<8sII64sQQQq"
 cdef uint32_t START = 0xFFFFFFFF
 
 crc32c_prepare()
+
+
+cdef int _reserve(int fd, long size) noexcept nogil:
+    """0, or the number of the error. A signal may come in between."""
+    cdef int failure = EINTR
+    while failure == EINTR:
+        failure = posix_fallocate(fd, 0, size)
+    return failure
 
 
 cdef uint32_t bytes_crc(const void* data, size_t size) noexcept nogil:
@@ -137,7 +144,7 @@ cdef class Segment:
         try:
             fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             with nogil:
-                failure = posix_fallocate(fd, 0, size)
+                failure = _reserve(fd, size)
             if failure:
                 raise OSError(failure, os.strerror(failure), fresh)
             os.pwrite(fd, head, 0)
@@ -146,7 +153,7 @@ cdef class Segment:
             sync_folder(folder)
         except OSError as error:
             if fd >= 0:
-                os.close(fd)
+                close(fd)
             Path(fresh).unlink(missing_ok=True)
             raise folder_error(path, error) from error
         return Segment._map(path, fd, True)
@@ -198,7 +205,7 @@ cdef class Segment:
         self.header = <SegmentHeader*>map
         self.records = <JournalRecord*>(<char*>map + SEGMENT_HEADER_BYTES)
         if not writable:
-            os.close(fd)
+            close(fd)
             self.fd = -1
         return self
 
@@ -251,7 +258,7 @@ cdef class Segment:
         """Make sure of its blocks: a copy of a journal may have come without the empty ones."""
         cdef int failure
         with nogil:
-            failure = posix_fallocate(self.fd, 0, self.map_bytes)
+            failure = _reserve(self.fd, <long>self.map_bytes)
         if failure:
             raise folder_error(self.path, OSError(failure, os.strerror(failure), self.path))
         return 0
@@ -259,9 +266,10 @@ cdef class Segment:
     def close(self):
         """Unmap. Idempotent. Whoever still holds a pointer into it must be done with it."""
         if self.header != NULL:
-            munmap(self.header, self.map_bytes)
+            with nogil:
+                munmap(self.header, self.map_bytes)
             self.header = NULL
             self.records = NULL
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1

@@ -8,7 +8,6 @@ little-endian. The JSON says what lies where: process, pid, start time, and for 
 kind, meaning and offset in bytes. While the process lives it holds an exclusive flock on the file.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -20,6 +19,7 @@ cimport cython
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close
 
 from tradeback.errors import DataFolderError
 
@@ -92,7 +92,7 @@ cdef class Stats:
         if self.map != NULL:
             munmap(self.map, self.map_bytes)
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
 
     @staticmethod
     def create(path, process, values=SERVER_VALUES, histograms=SERVER_HISTOGRAMS):
@@ -180,7 +180,9 @@ cdef class Stats:
     def close(self):
         """Give up the lock: readers then say that the process ended. Counting stays allowed, and is seen."""
         if self.fd >= 0:
-            os.close(self.fd)
+            # Closing is not enough: the mapping keeps the open file, and with it the lock.
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+            close(self.fd)
             self.fd = -1
 
     def value(self, name: str) -> int:
@@ -207,3 +209,9 @@ cdef class Stats:
         for i in range(1, HISTOGRAM_CELLS):
             total += cells[i]
         return total
+
+    def bucket_count(self, name: str, bucket: int) -> int:
+        """How many durations lie in one bucket (0 to HISTOGRAM_BUCKETS - 1) of the histogram called `name`."""
+        if not 0 <= bucket < HISTOGRAM_BUCKETS:
+            raise IndexError(f"bucket {bucket} of the histogram {name}: there are {HISTOGRAM_BUCKETS}")
+        return (self.histograms + <int>self.histogram_index[name] * HISTOGRAM_CELLS)[1 + <int>bucket]
