@@ -1,18 +1,38 @@
 """Loops in C around the steps of the hot path, so that no Python stands between two calls.
 
 `Arena` owns copies of messages as the sockets' buffers hold them: one behind the other, each with the padding that
-the decoder may read. Everything runs on the calling thread and takes its time with CLOCK_MONOTONIC.
+the decoder may read. `Trades` owns messages that it makes anew before each pass, since a trade counts only once.
+Everything runs on the calling thread and is timed by that thread's CPU time: what others do meanwhile on a busy
+machine does not count.
 """
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
+from posix.time cimport clock_gettime, timespec
 
 from tradeback._fast.batch cimport FRAME_MAX, close_frame, open_frame, record_at
-from tradeback._fast.clock cimport monotonic_ns
+from tradeback._fast.clock cimport now_ns
 from tradeback._fast.decode cimport DECODE_PADDING, decode_event
+from tradeback._fast.journal cimport JournalWriter
 from tradeback._fast.record cimport RECORDS_PER_FRAME, Event, WireRecord
-from tradeback._fast.status cimport DECODED_EVENT
+from tradeback._fast.status cimport APPLIED_FRESH, DECODED_EVENT
+from tradeback._fast.table cimport SymbolTable
+
+cdef enum:
+    TRADES = 4096               # of a pass: their messages stay in the processor's second cache
+    TRADE_BYTES = 256           # room of one message, padding included
+
+
+cdef extern from "<time.h>" nogil:
+    int CLOCK_THREAD_CPUTIME_ID
+
+
+cdef int64_t thread_ns() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)
+    return <int64_t>t.tv_sec * 1_000_000_000 + t.tv_nsec
 
 
 cdef struct Message:
@@ -59,13 +79,13 @@ def decode_ns(Arena arena not None, int passes) -> float:
     cdef double sink = 0
     cdef int64_t start, end
     with nogil:
-        start = monotonic_ns()
+        start = thread_ns()
         for turn in range(passes):
             for index in range(arena.count):
                 message = &arena.messages[index]
                 wrong += decode_event(arena.bytes + message.start, message.size, &event) != DECODED_EVENT
                 sink += event.price + event.bid
-        end = monotonic_ns()
+        end = thread_ns()
     if wrong or sink == 0:
         raise ValueError(f"{wrong} of {passes * arena.count} messages were not decoded")
     return (end - start) / <double>(passes * arena.count)
@@ -83,7 +103,7 @@ def frame_ns(int passes) -> float:
     for index in range(RECORDS_PER_FRAME):
         prices[index] = 100.25 + index
     with nogil:
-        start = monotonic_ns()
+        start = thread_ns()
         for turn in range(passes):
             prices[turn % RECORDS_PER_FRAME] += 0.5
             payload = open_frame(frame, RECORDS_PER_FRAME)
@@ -93,7 +113,64 @@ def frame_ns(int passes) -> float:
                 record.price = prices[index]
                 record.volume = 0.125
             sink += <uint32_t>(close_frame(payload, RECORDS_PER_FRAME) - frame) + <unsigned char>payload[0]
-        end = monotonic_ns()
+        end = thread_ns()
     if sink == 0:
         raise ValueError("no frame was made")
     return (end - start) / <double>passes
+
+
+cdef class Trades:
+    """Trades of many symbols on their way through decode, table and journal, as the server takes them."""
+
+    cdef SymbolTable table
+    cdef JournalWriter journal
+    cdef int symbols
+    cdef uint64_t made
+    cdef char* bytes
+    cdef int* sizes
+
+    def __cinit__(self, SymbolTable table not None, JournalWriter journal not None, int symbols):
+        """`table` carries S0000USDT, S0001USDT, ...: so many `symbols`."""
+        self.table, self.journal, self.symbols = table, journal, symbols
+        self.bytes = <char*>malloc(TRADES * TRADE_BYTES)
+        self.sizes = <int*>malloc(TRADES * sizeof(int))
+        if self.bytes == NULL or self.sizes == NULL:
+            raise MemoryError("no memory for messages")
+        memset(self.bytes, 0, TRADES * TRADE_BYTES)
+
+    def __dealloc__(self):
+        free(self.bytes)
+        free(self.sizes)
+
+    def pass_ns(self) -> float:
+        """Nanoseconds a trade, over one pass of new trades, each symbol in turn. The messages are made untimed.
+
+        Raises:
+            ValueError: one was not decoded, not fresh, or not journaled.
+        """
+        cdef Event event
+        cdef int64_t start, end, unix = now_ns(), time = unix // 1_000_000
+        cdef int index, record, wrong = 0
+        for index in range(TRADES):
+            self.sizes[index] = snprintf(
+                self.bytes + index * TRADE_BYTES, TRADE_BYTES,
+                b'{"stream":"s%04dusdt@trade","data":{"e":"trade","E":%lld,"s":"S%04dUSDT","t":%lld,'
+                b'"p":"%lld.%08lld","q":"0.%08lld","T":%lld,"m":true,"M":true}}',
+                <int>(self.made % self.symbols), <long long>time, <int>(self.made % self.symbols),
+                <long long>(4_000_000_000 + self.made // self.symbols), <long long>(60_000 + index),
+                <long long>(self.made * 7919 % 100_000_000), <long long>(1 + self.made * 104_729 % 99_999_999),
+                <long long>time,
+            )
+            self.made += 1
+        with nogil:
+            start = thread_ns()
+            for index in range(TRADES):
+                wrong += decode_event(self.bytes + index * TRADE_BYTES, self.sizes[index], &event) != DECODED_EVENT
+                wrong += self.table.apply(&event, unix, unix) != APPLIED_FRESH
+                for record in range(self.table.record_count):
+                    wrong += self.journal.append(&self.table.records[record]) != 0
+                self.table.publish(self.table.slot, self.journal.next_seq)
+            end = thread_ns()
+        if wrong:
+            raise ValueError(f"{wrong} steps of {TRADES} trades did not succeed")
+        return (end - start) / <double>TRADES

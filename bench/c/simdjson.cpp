@@ -2,9 +2,9 @@
 // with simdjson's on-demand parser; the symbol as a view, the numbers converted. Prints the nanoseconds a message.
 #include <simdjson.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -19,6 +19,14 @@ struct Event {
     double price, quantity, bid, bid_quantity, ask, ask_quantity;
     bool buyer_maker;
 };
+
+// CPU time of this process: what others do meanwhile on a busy machine does not count.
+static int64_t cpu_ns()
+{
+    timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
 
 // Decodes one envelope, asking for the fields in the order in which the exchange writes them: the fastest way.
 static void decode(ondemand::parser &parser, padded_string_view text, Event &event)
@@ -63,7 +71,7 @@ int main(int argc, char **argv)
     ondemand::parser parser;
     Event event = {};
     double sink = 0;
-    auto start = std::chrono::steady_clock::now();
+    int64_t start = cpu_ns();
     try {
         for (int pass = 0; pass < passes; pass++)
             for (const padded_string &message : messages) {
@@ -74,12 +82,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "simdjson cannot read a message: %s\n", error.what());
         return 1;
     }
-    std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
+    double took = (double)(cpu_ns() - start);
     if (messages.empty() || sink == 0) {
         fprintf(stderr, "%s holds no messages of the exchange.\n", argv[2]);
         return 1;
     }
-    printf("{\"ns\":%.2f,\"version\":\"%d.%d\"}\n", took.count() / passes / (double)messages.size(),
+    printf("{\"ns\":%.2f,\"version\":\"%d.%d\"}\n", took / passes / (double)messages.size(),
            SIMDJSON_VERSION_MAJOR, SIMDJSON_VERSION_MINOR);
     return 0;
 }

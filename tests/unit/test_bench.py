@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 
-from bench.build import PROGRAMS, SOURCES, BenchError, program
+from bench.__main__ import MEASUREMENTS, run
+from bench.build import FOLDER, PROGRAMS, SOURCES, BenchError, program
 from bench.programs import SERVER_CORE, clients, compiled
 from bench.subject import exchange
-from bench.table import Figure, Goal, Skipped, compare, render
+from bench.table import QUICK, Figure, Goal, Skipped, compare, render
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -85,9 +85,25 @@ def test_table_shows_every_row() -> None:
     assert all(line == line.rstrip() for line in text.splitlines())
 
 
-def test_readme_explains_every_measurement() -> None:
-    readme = (Path(__file__).parents[2] / "bench" / "README.md").read_text()
-    from bench.__main__ import MEASUREMENTS
+@pytest.mark.parametrize("name", ["decode", "encode", "trade"])
+def test_quick_measurement_yields_figures(name: str) -> None:
+    rows = run(name, QUICK)
+    figures = [row for row in rows if isinstance(row, Figure)]
+    assert figures
+    readme = (FOLDER / "README.md").read_text()
+    section = readme.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    for figure in figures:
+        assert 0 < figure.figure < math.inf
+        assert not figure.peer or 0 < figure.ratio < math.inf
+        assert f"`{figure.name.split(', CRC')[0]}`" in section, f"the section {name} does not explain it"
+        assert unit_in_words(figure.unit) in section, f"the section {name} gives no unit of {figure.name}"
 
+
+def unit_in_words(unit: str) -> str:
+    return {"ns": "nanoseconds"}.get(unit, unit)
+
+
+def test_readme_explains_every_measurement() -> None:
+    readme = (FOLDER / "README.md").read_text()
     for name in MEASUREMENTS:
         assert f"\n## {name}\n" in readme, f"bench/README.md has no section on {name}"
