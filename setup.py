@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 DEV = os.environ.get("TRADEBACK_DEV") == "1"
 SANITIZE = os.environ.get("TRADEBACK_SANITIZE") == "1"
 
-compile_args = ["-O3", "-fno-math-errno", "-Wall", "-Wno-unused-function"]
+compile_args = ["-O2", "-g0", "-fno-math-errno", "-Wall", "-Wno-unused-function"]
 link_args: list[str] = []
 macros: list[tuple[str, str | None]] = []
 if SANITIZE:

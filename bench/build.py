@@ -22,6 +22,7 @@ PROGRAMS: dict[str, list[str]] = {
     "relay": ["wire", "measure"],
     "probe": ["market", "wire", "measure"],
     "publish": ["wire", "measure"],
+    "audit": ["wire", "measure"],
 }
 
 # As setup.py compiles the product.

@@ -41,6 +41,7 @@ cdef enum GapReason:
     GAP_UNKNOWN_QUANTITY = 2    # an aggTrade came whose singles are no longer known
     GAP_OVERFLOW = 3            # more open ranges than a symbol keeps
     GAP_RESTART = 4             # was open when the writer ended
+    GAP_UNWRITTEN = 5           # came while the journal had no room
 
 
 # One event as decoded. `symbol` points into the received bytes: valid only during the callback.

@@ -16,14 +16,18 @@ _FLAGS = {"data_dir": "data.folder", "exchange": "exchange.name", "log_level": "
 
 
 def with_config(
-    command: Callable[..., None] | None = None, *, defaults: Mapping[str, object] | None = None
+    command: Callable[..., None] | None = None,
+    *,
+    defaults: Mapping[str, object] | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> Callable[..., Any]:
     """Decorates a command: adds the options, and calls it with the configuration as `config`.
 
-    `defaults` are the command's own, weaker than the file and the environment (see `load_config`).
+    `defaults` are the command's own, weaker than the file and the environment (see `load_config`); `flags` names
+    options of its own that stand for keys, and that it then does not get itself.
     """
     if command is None:
-        return functools.partial(with_config, defaults=defaults)
+        return functools.partial(with_config, defaults=defaults, flags=flags)
 
     @click.option("--config", "path", type=click.Path(path_type=Path), help="YAML file  [else: CONFIG_PATH]")
     @click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept  [DATA_DIR]")
@@ -31,7 +35,7 @@ def with_config(
     @click.option("--log-level", help="debug, info, warning or error  [LOG_LEVEL]")
     @functools.wraps(command)
     def configured(*, path: Path | None, **options: Any) -> None:
-        flags = {key: options.pop(name) for name, key in _FLAGS.items()}
-        command(config=load_config(path, flags=flags, defaults=defaults), **options)
+        given = {key: options.pop(name) for name, key in {**_FLAGS, **(flags or {})}.items()}
+        command(config=load_config(path, flags=given, defaults=defaults), **options)
 
     return configured

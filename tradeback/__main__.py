@@ -1,0 +1,5 @@
+"""`python -m tradeback` is the `tradeback` command."""
+
+from tradeback.cli import main
+
+main()
