@@ -20,6 +20,7 @@ COMMANDS = {
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",
     ),
     "watch": ("tradeback.commands.watch:watch", "Show the prices of symbols as they change."),
+    "symbols": ("tradeback.commands.symbols:symbols", "The catalog of symbols and their stream ids."),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

@@ -33,7 +33,7 @@ from picows import (
 )
 
 from tradeback._fast.record import WIRE_FORMAT
-from tradeback.errors import CLOSE_REASONS, CloseCode, ProtocolError, RefusedError, UnknownSymbolError
+from tradeback.errors import CLOSE_REASONS, CloseCode, ProtocolError, ServerRefusedError, UnknownSymbolError
 
 PING_INTERVAL_S = 2.0
 PONG_PATIENCE_S = 20.0  # without an answer for so long, the connection is dead
@@ -71,8 +71,8 @@ def decode_frame(frame: bytes) -> list[tuple[int, float, float]]:
 class Client:
     """Updates of some symbols from one server, over as many connections as it takes.
 
-    Iterate over it for `Update`s. It ends with RefusedError where connecting again would be of no use, and
-    with UnknownSymbolError where the server refused every symbol. `on_notice` gets sentences for people.
+    Iterate over it for `Update`s. It ends with ServerRefusedError where connecting again would be of no use,
+    and with UnknownSymbolError where the server refused every symbol. `on_notice` gets sentences for people.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Client:
             )
             if status in _PERMANENT_STATUSES:
                 self._finish(
-                    RefusedError(f"{self.last_failure}: see that this is the event server's address")
+                    ServerRefusedError(f"{self.last_failure}: see that this is the event server's address")
                 )
             return None
         except (OSError, WSError, TimeoutError) as error:
@@ -196,7 +196,7 @@ class Client:
             return None
         if reason.wait_s is None:
             self._finish(
-                RefusedError(f"{self.last_failure}: {reason.when}; connect again: {reason.reconnect}")
+                ServerRefusedError(f"{self.last_failure}: {reason.when}; connect again: {reason.reconnect}")
             )
             return None
         return random.uniform(*reason.wait_s)

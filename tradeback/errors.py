@@ -45,7 +45,7 @@ class SymbolLimitError(TradebackError):
     """All 65,535 stream ids are given; ids are never given twice."""
 
 
-class RefusedError(TradebackError):
+class ServerRefusedError(TradebackError):
     """A Trade-Back server refused the connection, and would again: the client must change something."""
 
 

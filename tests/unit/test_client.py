@@ -30,7 +30,7 @@ from tradeback._fast.batch import encode_frames
 from tradeback.cli import main
 from tradeback.client import Client, Update, decode_frame
 from tradeback.commands import watch as watch_module
-from tradeback.errors import CLOSE_REASONS, ProtocolError, RefusedError, UnknownSymbolError
+from tradeback.errors import CLOSE_REASONS, ProtocolError, ServerRefusedError, UnknownSymbolError
 
 IDS = {"BTCUSDT": 1, "ETHUSDT": 65_535}
 
@@ -244,7 +244,7 @@ def test_it_does_not_connect_again_where_the_table_says_no(code: int) -> None:
             Server(after=close_with(code)).listening() as server,
             Client(server.url, ["BTCUSDT"]) as client,
         ):
-            with pytest.raises(RefusedError, match=f"closed with {code:d}"):
+            with pytest.raises(ServerRefusedError, match=f"closed with {code:d}"):
                 await take(client, 1)
             assert server.connections == 1
 
@@ -271,7 +271,7 @@ def test_it_waits_for_a_server_that_is_not_there_yet() -> None:
 def test_it_gives_up_where_it_is_refused_for_good(status: int) -> None:
     async def scenario() -> None:
         async with Server(status=status).listening() as server, Client(server.url, ["BTCUSDT"]) as client:
-            with pytest.raises(RefusedError, match=f"answered {status}"):
+            with pytest.raises(ServerRefusedError, match=f"answered {status}"):
                 await take(client, 1)
 
     asyncio.run(scenario())
