@@ -84,7 +84,7 @@ def test_a_recording_comes_out_of_the_journal_as_it_went_in(
 
 @pytest.mark.parametrize("name", RECORDINGS[:3])
 def test_two_lines_of_a_recording_cover_every_id_once(recordings: Path, tmp_path: Path, name: str) -> None:
-    """An aggTrade of one trade is sent on both lines, the trade line first; quantities still come out exactly."""
+    """An aggTrade of one trade is sent on both lines, the trade line first; quantities come out exactly."""
     events = market_events(recordings / name)
     symbols = sorted({data["s"] for _, _, data in events})
     quantities: dict[str, Decimal] = defaultdict(Decimal)

@@ -23,8 +23,8 @@ def with_config(
 ) -> Callable[..., Any]:
     """Decorates a command: adds the options, and calls it with the configuration as `config`.
 
-    `defaults` are the command's own, weaker than the file and the environment (see `load_config`); `flags` names
-    options of its own that stand for keys, and that it then does not get itself.
+    `defaults` are the command's own, weaker than the file and the environment (see `load_config`); `flags`
+    names options of its own that stand for keys, and that it then does not get itself.
     """
     if command is None:
         return functools.partial(with_config, defaults=defaults, flags=flags)
