@@ -5,6 +5,7 @@ TRADEBACK_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, for `make
 """
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -15,7 +16,8 @@ SANITIZE = os.environ.get("TRADEBACK_SANITIZE") == "1"
 
 compile_args = ["-O2", "-g0", "-fno-math-errno", "-Wall", "-Wno-unused-function"]
 link_args: list[str] = []
-macros: list[tuple[str, str | None]] = []
+# listener.pyx compares it with the picows that is installed when it runs.
+macros: list[tuple[str, str | None]] = [("PICOWS_VERSION", f'"{version("picows")}"')]
 if SANITIZE:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args = ["-O1", "-g", *flags]

@@ -62,6 +62,8 @@ class CloseCode(IntEnum):
 
     NORMAL = 1000
     GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    INVALID_TEXT = 1007
     POLICY = 1008
     MESSAGE_TOO_BIG = 1009
     INTERNAL = 1011
@@ -89,6 +91,8 @@ class CloseReason:
 CLOSE_REASONS: dict[CloseCode, CloseReason] = {
     CloseCode.NORMAL: CloseReason("the client asked for it", "no"),
     CloseCode.GOING_AWAY: CloseReason("the server stops", "yes, after 1 s to 10 s at random", (1.0, 10.0)),
+    CloseCode.PROTOCOL_ERROR: CloseReason("frames that break RFC 6455", "no: mend the client"),
+    CloseCode.INVALID_TEXT: CloseReason("a text message that is not UTF-8", "no: mend the client"),
     CloseCode.POLICY: CloseReason("a rule was broken that no other code names", "no"),
     CloseCode.MESSAGE_TOO_BIG: CloseReason("a message longer than the limit", "no: send shorter messages"),
     CloseCode.INTERNAL: CloseReason("a fault of the server", "yes, after 1 s to 10 s at random", (1.0, 10.0)),

@@ -1,0 +1,250 @@
+"""What picows calls, and the only file that cimports it.
+
+ClientListener   one connected client: frames in, limits, backpressure, the closing handshake. Made by the hub for
+                 each upgrade, owned by picows' protocol until the connection is lost.
+ClientSink       the same connection's way out, owned by the fan-out and the listener.
+ClientLimits     what all clients share; owned by the hub.
+
+Everything runs on the loop's thread. A frame is picows' read buffer: no reference to it outlives its callback.
+"""
+
+from importlib.metadata import version
+
+from libc.stdint cimport int64_t
+
+from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+
+from tradeback._fast.clock cimport monotonic_ns
+from tradeback._fast.fanout cimport FanOut, FrameSink
+from tradeback._fast.stats cimport C_RATE_CLOSES, C_SLOW_CLOSES
+
+from tradeback.errors import CloseCode
+
+
+cdef extern from *:
+    """
+    #ifndef PICOWS_VERSION
+    #error "setup.py defines PICOWS_VERSION, the version of picows that is compiled against"
+    #endif
+    """
+    const char* PICOWS_VERSION
+
+
+def check_picows(running: str) -> None:
+    """Refuse a picows that is not the one compiled against: the structs read here would lie elsewhere, of which
+    Cython only warns."""
+    compiled = PICOWS_VERSION.decode()
+    if running != compiled:
+        raise ImportError(f"tradeback was compiled against picows {compiled}, and picows {running} is installed: "
+                          f"install picows=={compiled}, or compile tradeback again")
+
+
+check_picows(version("picows"))
+
+
+# ================================================================ clients
+
+cdef class ClientLimits:
+    """What a client may do, in the units of `WebSocketConfig`: seconds and bytes."""
+
+    def __init__(self, config):
+        self.messages_per_second = config.messages_per_second
+        self.message_burst = config.message_burst
+        self.max_message_bytes = config.max_message_bytes
+        self.high_water = config.high_water
+        self.ping_interval_ns = int(config.ping_interval * 1e9)
+        self.ping_timeout_ns = int(config.ping_timeout * 1e9)
+        self.blocked_limit_ns = int(config.blocked_limit * 1e9)
+        self.close_limit_ns = 1_000_000_000
+
+
+cdef class ClientSink(FrameSink):
+    """Frames that the fan-out made, straight into the socket."""
+
+    cdef int write(self, char* data, Py_ssize_t size) except -1:
+        cdef WSTransport transport = self.transport
+        if transport is None or transport.is_close_frame_sent or transport.is_disconnected:
+            return 0
+        transport._fast_write(data, size)
+        return 0
+
+
+cdef class ClientListener(WSListener):
+    """One client's connection.
+
+    `client` gets, as method calls on the loop's thread: `on_open(listener)`, `on_text(data: bytes)`, `on_binary()`,
+    `on_writable()` when something is pending and can be sent again, `on_leave(slots)` with the slots that nobody
+    watches any more, once, when it is taken out of the fan-out, and last `on_lost()`.
+    """
+
+    def __init__(self, FanOut fanout not None, ClientLimits limits not None, client not None):
+        self.fanout = fanout
+        self.limits = limits
+        self.client = client
+        self.handle = -1
+        self.tokens = limits.message_burst
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.transport = transport
+        self.heard_ns = self.tokens_ns = monotonic_ns()
+        # Two objects of a few kilobytes each, which picows would keep as long as the connection.
+        transport.request = None
+        transport.response = None
+        transport.underlying_transport.set_write_buffer_limits(self.limits.high_water)
+        self.sink = ClientSink()
+        self.sink.transport = transport
+        self.handle = self.fanout.add(self.sink)
+        self.client.on_open(self)
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef int64_t now
+        if self.closing_ns:
+            self.ignored += 1
+            if frame.msg_type == WSMsgType.CLOSE:
+                transport.disconnect()
+            elif self.ignored > CLOSED_FRAMES_MAX:
+                transport.disconnect(False)
+            return
+        now = monotonic_ns()
+        self.heard_ns = now
+        self.pinged_ns = 0
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self.close(CloseCode.PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
+        elif frame.msg_type == WSMsgType.CLOSE:
+            self.answer_close(frame)
+        elif not self.take_token(now):
+            self.fanout.stats.count(C_RATE_CLOSES)
+            self.close(CloseCode.TOO_MANY_MESSAGES, "too many messages")
+        elif frame.msg_type == WSMsgType.PING:
+            # A client that reads nothing gets no pongs either: they would pile up.
+            if self.fanout.blocked_ns(self.handle) == 0:
+                transport.send_pong(frame.get_payload_as_bytes())
+        elif frame.msg_type != WSMsgType.PONG:
+            self.take_data(frame)
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        client = self.client
+        self.leave()
+        self.client = None
+        self.transport = None
+        if self.sink is not None:
+            self.sink.transport = None
+        client.on_lost()
+
+    cpdef pause_writing(self):
+        """Unsent bytes wait in this process: from now on only pending bits grow. Nothing is read either, so that
+        answers cannot pile up."""
+        if self.handle >= 0:
+            self.fanout.set_blocked(self.handle, monotonic_ns())
+        if self.transport is not None:
+            self.transport.underlying_transport.pause_reading()
+
+    cpdef resume_writing(self):
+        if self.transport is not None:
+            self.transport.underlying_transport.resume_reading()
+        if self.handle >= 0 and self.fanout.set_unblocked(self.handle):
+            self.client.on_writable()
+
+    def send_text(self, bytes data not None) -> None:
+        """Send one text message; nothing once the connection is closing."""
+        if self.transport is not None and not self.closing_ns:
+            self.transport.send(WSMsgType.TEXT, data)
+
+    def close(self, int code, str reason="") -> None:
+        """Say why, leave the fan-out, and wait for the client's CLOSE; `check` aborts one that sends none."""
+        if self.transport is None or self.closing_ns:
+            return
+        self.closing_ns = monotonic_ns()
+        self.transport.send_close(<WSCloseCode>code, reason)
+        self.leave()
+
+    def abort(self) -> None:
+        """Cut the connection now, whatever is unsent."""
+        if self.transport is not None:
+            self.transport.disconnect(False)
+
+    def check(self, int64_t now_ns) -> int:
+        """What the hub's sweep calls now and then: ping a silent client, abort a dead one, close one that takes no
+        data, abort one whose closing takes too long. True where its connection was ended."""
+        cdef int64_t blocked_ns
+        if self.transport is None:
+            return False
+        if self.closing_ns == 0 and self.transport.is_close_frame_sent:
+            self.closing_ns = now_ns            # by picows, for broken framing
+        if self.closing_ns:
+            if now_ns - self.closing_ns < self.limits.close_limit_ns:
+                return False
+            self.abort()
+            return True
+        blocked_ns = self.fanout.blocked_ns(self.handle) if self.handle >= 0 else 0
+        if blocked_ns:
+            # Whoever takes no data cannot be asked for a pong.
+            self.heard_ns = now_ns
+            if now_ns - blocked_ns < self.limits.blocked_limit_ns:
+                return False
+            self.fanout.stats.count(C_SLOW_CLOSES)
+            self.close(CloseCode.SLOW_CONSUMER, "took no data for too long")
+            return True
+        if now_ns - self.heard_ns >= self.limits.ping_timeout_ns:
+            self.abort()
+            return True
+        if self.pinged_ns == 0 and now_ns - self.heard_ns >= self.limits.ping_interval_ns:
+            self.pinged_ns = now_ns
+            self.transport.send_ping()
+        return False
+
+    @property
+    def is_closing(self) -> bool:
+        return self.closing_ns != 0 or self.transport is None
+
+    cdef bint take_token(self, int64_t now_ns) noexcept:
+        """Each frame but CLOSE costs a token: fragments, pings and pongs too."""
+        self.tokens = min(self.limits.message_burst,
+                          self.tokens + (now_ns - self.tokens_ns) * 1e-9 * self.limits.messages_per_second)
+        self.tokens_ns = now_ns
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+    cdef int take_data(self, WSFrame frame) except -1:
+        """A text or binary message, whole or in fragments."""
+        cdef bytearray fragments = self.fragments
+        if (frame.msg_type == WSMsgType.CONTINUATION) != (fragments is not None):
+            self.close(CloseCode.PROTOCOL_ERROR, "a fragment without a beginning, or a message within another")
+            return 0
+        if frame.msg_type == WSMsgType.BINARY:
+            # Refused at once; of its fragments, which can only follow, none is expected.
+            if frame.fin:
+                self.client.on_binary()
+            else:
+                self.close(CloseCode.POLICY, "binary messages are not understood")
+            return 0
+        if fragments is None and frame.fin:
+            self.client.on_text(frame.get_payload_as_bytes())
+            return 0
+        if fragments is None:
+            fragments = self.fragments = bytearray()
+        if len(fragments) + frame.payload_size > self.limits.max_message_bytes:
+            self.fragments = None
+            self.close(CloseCode.MESSAGE_TOO_BIG, f"longer than {self.limits.max_message_bytes} bytes")
+            return 0
+        fragments += frame.payload_ptr[:frame.payload_size]
+        if frame.fin:
+            self.fragments = None
+            self.client.on_text(bytes(fragments))
+        return 0
+
+    def answer_close(self, WSFrame frame) -> None:
+        """The client closes: answer with its code (1000 where it named none) and end the connection."""
+        cdef int code = <int>frame.get_close_code()
+        self.close(code if code else CloseCode.NORMAL)
+        self.transport.disconnect()
+
+    cdef int leave(self) except -1:
+        """Leave the fan-out, once."""
+        cdef int64_t handle = self.handle
+        if handle >= 0:
+            self.handle = -1
+            self.client.on_leave(self.fanout.remove(<uint32_t>handle))
+        return 0

@@ -1,0 +1,121 @@
+"""Before the upgrade: routes, origins, subprotocols, and who is refused, with which answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import orjson
+from picows import WSUpgradeRequest, WSUpgradeResponse
+
+from tradeback.server.protocol import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    from tradeback.config import WebSocketConfig
+
+WS_PATH = "/api/v1/ws"
+HEALTH_PATH = "/health"
+
+JSON_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+
+def refusal(status: HTTPStatus, code: str, message: str, **headers: str) -> WSUpgradeResponse:
+    """An HTTP answer in the one error shape; the connection ends with it."""
+    body = orjson.dumps({"error": {"code": code, "message": message}})
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    response: WSUpgradeResponse = WSUpgradeResponse.create_error_response(status, body, JSON_HEADERS | named)
+    return response
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
+    """Decision 19: no Origin (a program), the host that was called, on any port, or one of the list."""
+    if origin is None:
+        return True
+    if origin in allowed or "*" in allowed:
+        return True
+    try:
+        theirs, ours = urlsplit(origin).hostname, urlsplit(f"//{host}").hostname if host else None
+    except ValueError:
+        return False
+    return theirs is not None and theirs == ours
+
+
+def header_tokens(request: WSUpgradeRequest, name: str) -> list[str]:
+    """The comma-separated tokens of all headers of a name."""
+    values = request.headers.getall(name, [])
+    return [token.strip() for value in values for token in value.split(",") if token.strip()]
+
+
+class Admission:
+    """Answers the HTTP request that each connection begins with.
+
+    `authenticate`, where given, is asked for each upgrade and raises nothing: whether the request brings a
+    valid session. Without it nobody has one, and only `config.anonymous` lets clients in.
+    """
+
+    def __init__(
+        self,
+        config: WebSocketConfig,
+        *,
+        origins: Sequence[str] = (),
+        authenticate: Callable[[WSUpgradeRequest], bool] | None = None,
+    ) -> None:
+        self._config = config
+        self._origins = tuple(config.allowed_origins) or tuple(origins)
+        self._authenticate = authenticate
+
+    def answer(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse:
+        """101 for a request that may be upgraded, else the answer that ends the connection.
+
+        `clients` are connected now.
+        """
+        path = request.path.partition(b"?")[0].decode("latin-1")
+        if path == HEALTH_PATH:
+            body = orjson.dumps({"status": "ok", "clients": clients})
+            health: WSUpgradeResponse = WSUpgradeResponse.create_ok_response(body, JSON_HEADERS)
+            return health
+        if path != WS_PATH:
+            return refusal(HTTPStatus.NOT_FOUND, "not_found", f"the WebSocket is at {WS_PATH}")
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            return refusal(
+                HTTPStatus.UPGRADE_REQUIRED, "upgrade_required", "this is a WebSocket", Upgrade="websocket"
+            )
+        if request.headers.get("Sec-WebSocket-Version") != "13":
+            return refusal(
+                HTTPStatus.UPGRADE_REQUIRED,
+                "unsupported_version",
+                "Sec-WebSocket-Version must be 13",
+                Sec_WebSocket_Version="13",
+            )
+        # picows takes this header for one token, and Firefox sends `keep-alive, Upgrade`.
+        if "upgrade" in (token.lower() for token in header_tokens(request, "Connection")):
+            request.headers["Connection"] = "Upgrade"
+        return self._upgrade(request, clients)
+
+    def _upgrade(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse:
+        origins = request.headers.getall("Origin", [])
+        host = request.headers.get("Host")
+        if len(origins) > 1 or not origin_allowed(origins[0] if origins else None, host, self._origins):
+            return refusal(
+                HTTPStatus.FORBIDDEN,
+                "origin_not_allowed",
+                "pages of this origin may not connect: name it in WS_ALLOWED_ORIGINS",
+            )
+        if clients >= self._config.max_clients:
+            return refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too_many_clients",
+                f"{self._config.max_clients} clients are connected, which is the limit",
+                Retry_After="10",
+            )
+        if not self._config.anonymous and not (self._authenticate and self._authenticate(request)):
+            return refusal(
+                HTTPStatus.UNAUTHORIZED, "unauthorized", "log in first: no valid session came along"
+            )
+        # RFC 6455, 4.2.2: of the subprotocols offered one may be chosen; where none is known, none is named.
+        offered = header_tokens(request, "Sec-WebSocket-Protocol")
+        chosen = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
+        upgrade: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
+        return upgrade

@@ -1,0 +1,214 @@
+"""Hub: the WebSocket server's clients, the flush that serves them, and the limits that hold for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import monotonic_ns
+from typing import Any
+
+import structlog
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+
+from tradeback._fast.fanout import FanOut
+from tradeback._fast.listener import ClientLimits, ClientListener
+from tradeback._fast.stats import Stats
+from tradeback.config import WebSocketConfig
+from tradeback.errors import CloseCode
+from tradeback.server.accepting import BACKLOG, AcceptingSocket, bind
+from tradeback.server.admission import Admission
+from tradeback.server.client import Client
+from tradeback.server.interest import Interest, Symbols
+
+SWEEP_TICK = 0.1  # seconds between two slices of the sweep
+SWEEP_SLICES = 10  # of one sweep: each client is looked at once a second
+STOP_GRACE = 2.0  # seconds that clients have to answer our CLOSE before they are cut
+
+log = structlog.get_logger()
+
+
+class PicowsLog:
+    """What picows takes for a logger: it makes no child logger a connection of one that is no logging.Logger.
+
+    A client that breaks the protocol is no news, and one that does so a thousand times a second must not fill
+    the log; the exceptions of our own callbacks are.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:
+        return False
+
+    def log(self, level: int, *args: Any) -> None: ...
+    def debug(self, *args: Any) -> None: ...
+    def info(self, *args: Any) -> None: ...
+    def warning(self, *args: Any) -> None: ...
+    def error(self, *args: Any) -> None: ...
+
+    def exception(self, message: str, *args: Any) -> None:
+        log.exception(
+            "a callback of a client's connection raised", picows=message % args if args else message
+        )
+
+
+class Hub:
+    """Serves clients from `fanout` until it is stopped. One loop, one thread.
+
+    Whoever marks slots dirty calls `schedule_flush` once after the reads of an iteration, or has `on_iteration`
+    called at the end of each. `fanout` and `stats` outlive the hub.
+    """
+
+    def __init__(
+        self,
+        config: WebSocketConfig,
+        fanout: FanOut,
+        symbols: Symbols,
+        *,
+        origins: Sequence[str] = (),
+        authenticate: Callable[[WSUpgradeRequest], bool] | None = None,
+    ) -> None:
+        self.config = config
+        self.fanout = fanout
+        self.stats: Stats = fanout.stats
+        self.interest = Interest(symbols)
+        self.clients: dict[Client, ClientListener] = {}
+        self._admission = Admission(config, origins=origins, authenticate=authenticate)
+        self._limits = ClientLimits(config)
+        self._budget_ns = int(config.flush_budget * 1e9)
+        self._flush_scheduled = False
+        self._swept: list[ClientListener] = []
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._server: asyncio.Server | None = None
+        self._socket: AcceptingSocket | None = None
+        self._empty: asyncio.Event = asyncio.Event()
+        self._stopping = False
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises OSError where the address cannot be had."""
+        config = self.config
+        self._loop = asyncio.get_running_loop()
+        self._socket = bind(
+            self._loop,
+            host,
+            port,
+            rate=config.accepts_per_second,
+            receive_buffer=config.receive_buffer,
+            notsent_lowat=config.notsent_lowat,
+        )
+        try:
+            self._server = await ws_create_server(
+                self._on_request,
+                None,
+                None,
+                sock=self._socket,
+                backlog=BACKLOG,
+                websocket_handshake_timeout=config.handshake_timeout,
+                logger_name=PicowsLog(),  # type: ignore[arg-type]
+                enable_auto_ping=False,
+                enable_auto_pong=False,
+                max_frame_size=config.max_message_bytes,
+                read_buffer_init_size=config.read_buffer,
+                use_aiofastnet=True,
+            )
+        except BaseException:
+            self._socket.close()
+            raise
+        # aiofastnet has no public call to watch a socket again; the version is pinned.
+        self._socket.on_room(partial(self._server._start_serving_one_listener, self._socket))  # type: ignore[attr-defined]
+        self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        if self._socket is None:
+            raise RuntimeError("the hub does not listen: start it first")
+        host, port = self._socket.getsockname()[:2]
+        return host, port
+
+    async def stop(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
+        """Accept nobody, close all with `code`, and cut those who do not answer."""
+        self._stopping = True
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        server = self._server
+        if server is None:
+            return
+        server.close()
+        for listener in list(self.clients.values()):
+            listener.close(
+                code, "the server stops" if code == CloseCode.GOING_AWAY else "the server restarts"
+            )
+        if self.clients:
+            self._empty.clear()
+            try:
+                await asyncio.wait_for(self._empty.wait(), STOP_GRACE)
+            except TimeoutError:
+                log.info("clients did not answer the server's closing", clients=len(self.clients))
+        # Also those whose handshake is not done.
+        server.abort_clients()  # type: ignore[attr-defined,unused-ignore]
+        await server.wait_closed()
+        self._server = None
+
+    # ---------------------------------------------------------------- clients
+
+    def _on_request(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        response: WSUpgradeResponse = self._admission.answer(request, len(self.clients))
+        if response.status != 101:
+            if response.status >= 400:
+                self.stats.increase("clients_refused")
+            return WSUpgradeResponseWithListener(response, None)
+        return WSUpgradeResponseWithListener(
+            response, ClientListener(self.fanout, self._limits, Client(self))
+        )
+
+    def on_open(self, client: Client) -> None:
+        """A client's connection stands."""
+        self.clients[client] = client.listener
+        self.stats.increase("clients_total")
+        self.stats.put("clients", len(self.clients))
+        if self._stopping:
+            client.listener.close(CloseCode.GOING_AWAY, "the server stops")
+
+    def on_lost(self, client: Client) -> None:
+        """Its connection is gone."""
+        self.clients.pop(client, None)
+        self.stats.put("clients", len(self.clients))
+        if not self.clients:
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""
+        if not self._swept:
+            self._swept = list(self.clients.values())
+            self._slice = -(-len(self._swept) // SWEEP_SLICES)
+        now = monotonic_ns()
+        for listener in self._swept[-self._slice :]:
+            listener.check(now)
+        del self._swept[-self._slice :]
+        self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
+
+    # ---------------------------------------------------------------- flush
+
+    def schedule_flush(self) -> None:
+        """Flush after what is running now. Costs little where it was called already."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def on_iteration(self) -> None:
+        """For a loop that calls it at the end of each iteration: flush what the reads brought."""
+        if self.fanout.pending and not self._flush_scheduled:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        waiting = self.fanout.flush(monotonic_ns(), self._budget_ns)
+        for handle, _, error in self.fanout.take_failed():
+            self._on_failed_write(handle, error)
+        if waiting:
+            self.schedule_flush()
+
+    def _on_failed_write(self, handle: int, error: Exception) -> None:
+        log.error("writing to a client raised", error=repr(error))
+        for listener in list(self.clients.values()):
+            if listener.handle == handle:
+                listener.abort()
