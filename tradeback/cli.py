@@ -16,11 +16,15 @@ from tradeback.errors import TradebackError
 # name -> module:function, and the line that `--help` prints, which is the first of the function's docstring
 COMMANDS = {
     "sim": (
-        "tradeback.exchange.sim.command:sim_command",
+        "tradeback.commands.sim:sim_command",
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",
     ),
     "watch": ("tradeback.commands.watch:watch", "Show the prices of symbols as they change."),
     "symbols": ("tradeback.commands.symbols:symbols", "The catalog of symbols and their stream ids."),
+    "record": (
+        "tradeback.commands.record:record",
+        "Record the exchange's streams into FILE (.jsonl, or .jsonl.gz), for `tradeback sim --replay`.",
+    ),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

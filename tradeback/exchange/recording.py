@@ -59,11 +59,17 @@ class RecordingWriter:
     def write(self, received: float, payload: bytes | str) -> None:
         """Append one message. Bytes that are no UTF-8 are kept as far as text can hold them."""
         text = payload if isinstance(payload, str) else payload.decode("utf-8", "replace")
-        self._file.write(orjson.dumps({"t": received, "m": text}) + b"\n")
+        try:
+            self._file.write(orjson.dumps({"t": received, "m": text}) + b"\n")
+        except OSError as error:
+            raise ExchangeError(f"the recording {self.path} cannot be written: {error}") from error
         self.messages += 1
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise ExchangeError(f"the recording {self.path} cannot be written: {error}") from error
 
     def __enter__(self) -> Self:
         return self
