@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 from bench.build import BenchError
-from bench.programs import clients
+from bench.programs import Program, clients
 from bench.subject import exchange, server, wait_for_lines
 from bench.table import Effort, Goal, Row, compare
 
 SYMBOLS = 20
 SETTLE_S = 0.5
+FULL_TIMEOUT_S = 30.0
 
 
 def measure(effort: Effort) -> list[Row]:
@@ -25,11 +28,21 @@ def measure(effort: Effort) -> list[Row]:
             load.ask(f"measure {SETTLE_S}")
             free = load.ask(f"measure {effort.seconds}")
             load.ask("stall 1")
-            # The kernel's buffers fill first: the client is blocked only after them.
-            load.ask(f"measure {SETTLE_S}")
+            wait_until_full(load)
             blocked = load.ask(f"measure {effort.seconds}")
         if free["closed"] or blocked["closed"] or not blocked["updates"]:
             raise BenchError(f"{free['closed'] + blocked['closed']} of {count} clients were closed.")
         before.append(free["age_us"]["p99"])
         after.append(blocked["age_us"]["p99"])
     return [compare("one stalls: age p99", "us", after, "the same before", before, Goal(1.5, at_most=True))]
+
+
+def wait_until_full(load: Program) -> None:
+    """Returns when nothing more fits the stalled client's socket: only then does the server see it stall."""
+    deadline = time.monotonic() + FULL_TIMEOUT_S
+    before, now = -1, 0
+    while now != before:
+        if time.monotonic() > deadline:
+            raise BenchError(f"The stalled client's socket still takes data after {FULL_TIMEOUT_S:.0f} s.")
+        load.ask(f"measure {SETTLE_S}")
+        before, now = now, int(load.ask("unread")["unread"])

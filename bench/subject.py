@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.build import BenchError
 from bench.programs import SERVER_CORE, Program, compiled
 
+COMMAND = [str(Path(sys.executable).with_name("tradeback")), "server"]
 START_TIMEOUT_S = 30.0
 DATA_TIMEOUT_S = 30.0
 
@@ -47,8 +48,7 @@ def server(exchange_port: int, **settings: str) -> Iterator[tuple[Program, int]]
             "DATA_DIR": folder,
             **settings,
         }
-        command = [str(Path(sys.executable).with_name("tradeback")), "server"]
-        with Program(command, SERVER_CORE, environment) as process:
+        with Program(COMMAND, SERVER_CORE, environment) as process:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not accepts(port):
                 if not process.running:

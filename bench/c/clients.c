@@ -9,7 +9,8 @@
  *
  * When all are connected and subscribed it prints {"ready":CLIENTS} and obeys its standard input:
  *   measure SECONDS   receives for so long and prints one line of JSON
- *   stall COUNT       stops reading the first COUNT clients for good
+ *   stall COUNT       stops reading the first COUNT clients for good, with small receive buffers from now on
+ *   unread            prints how many bytes wait in the sockets of the stalled clients
  *   end of input      the program ends, as it does by itself after 10 minutes
  *
  * Every frame's structure is checked, every 64th one's CRC, and that each record is of a symbol its client asked for.
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -301,10 +303,23 @@ static void measure(double seconds)
 
 static void stall(int count)
 {
-    for (; load.stalled < count; load.stalled++)
-        if (load.clients[load.stalled].fd >= 0)
-            epoll_ctl(load.epoll, EPOLL_CTL_DEL, load.clients[load.stalled].fd, NULL);
+    for (; load.stalled < count; load.stalled++) {
+        int fd = load.clients[load.stalled].fd, small = 1; /* the kernel raises it to its least */
+        if (fd < 0)
+            continue;
+        epoll_ctl(load.epoll, EPOLL_CTL_DEL, fd, NULL);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    }
     printf("{\"stalled\":%d}\n", load.stalled);
+}
+
+static void unread(void)
+{
+    long total = 0;
+    for (int i = 0, waiting; i < load.stalled; i++)
+        if (load.clients[i].fd >= 0 && ioctl(load.clients[i].fd, FIONREAD, &waiting) == 0)
+            total += waiting;
+    printf("{\"unread\":%ld}\n", total);
 }
 
 int main(int argc, char **argv)
@@ -341,8 +356,10 @@ int main(int argc, char **argv)
             measure(fraction(line + 8, "the time to measure", 0.01, 300));
         else if (!strncmp(line, "stall ", 6))
             stall((int)number(line + 6, "the clients to stall", 0, load.count));
+        else if (!strcmp(line, "unread\n"))
+            unread();
         else
-            fail("clients does not know the command '%s': use `measure SECONDS` or `stall COUNT`.", line);
+            fail("clients does not know the command '%s': use `measure SECONDS`, `stall COUNT` or `unread`.", line);
     }
     fail("clients was left running for %d s and ends itself.", LIFE_S);
 }

@@ -36,6 +36,7 @@ def test_load_counts_what_the_raw_server_sends() -> None:
         assert load.ask("stall 5") == {"stalled": 5}
         load.ask("measure 0.1")
         assert load.ask("measure 0.05")["updates"] == 0
+        assert load.ask("unread")["unread"] > 0
 
 
 def test_probe_times_the_relay() -> None:
