@@ -53,8 +53,8 @@ class PicowsLog:
 class Hub:
     """Serves clients from `fanout` until it is stopped. One loop, one thread.
 
-    Whoever marks slots dirty calls `schedule_flush` once after the reads of an iteration, or has `on_iteration`
-    called at the end of each. `fanout` and `stats` outlive the hub.
+    Whoever marks slots dirty calls `schedule_flush` once after the reads of an iteration, or has
+    `on_iteration` called at the end of each. `fanout` and `stats` outlive the hub.
     """
 
     def __init__(
