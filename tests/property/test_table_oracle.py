@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,29 @@ def told(record: bytes, precision: int) -> Out:
     )
 
 
+class Shelf:
+    """One table for all examples, a new symbol for each: a file for each would cost more than the test."""
+
+    def __init__(self, path: str) -> None:
+        self.table = SymbolTable.open(path, "sim")
+        self.used = 0
+
+    def symbol(self, precision: int) -> tuple[str, int]:
+        """A symbol that nothing was told of yet, and its slot; nothing waits in the table."""
+        while self.table.expired(2**62):
+            pass
+        self.used += 1
+        name = f"S{self.used}"
+        return name, self.table.add(name, self.used, precision)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    shelf = Shelf(str(tmp_path_factory.mktemp("table") / "table"))
+    yield shelf
+    shelf.table.close()
+
+
 # (step of time in ms, single line?, first id relative to the newest, how many ids, units, jump of days)
 events = st.tuples(
     st.sampled_from([0, 0, 1, 5, 60, 249, 250, 400]),
@@ -49,51 +72,49 @@ events = st.tuples(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(events, max_size=150), st.integers(0, 6))
 def test_every_event_has_the_same_effect(
-    steps: list[tuple[int, bool, int, int, int, int, bool]], precision: int
+    shelf: Shelf, steps: list[tuple[int, bool, int, int, int, int, bool]], precision: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table = SymbolTable.open(str(Path(folder, "table")), "sim")
-        slot = table.add("BTCUSDT", 1, precision)
-        oracle = SymbolOracle()
-        now, newest = 1_000 * MS, 1000
-        for step, single, ahead, count, units, days, expire in steps:
-            now += step * MS
-            if expire:
-                got: list[Out] = []
-                while records := table.expired(now):
-                    got += [told(r, precision) for r in records]
-                assert got == oracle.expire(now)
-            first = newest + ahead
-            last = first if single else first + count - 1
-            newest = max(newest, last)
-            ts = (START_MS + days * DAY_MS) * MS
-            status, records = table.take(
-                TRADE if single else AGG_TRADE,
-                "BTCUSDT",
-                first,
-                last,
-                price=float(last),
-                mantissa=units,
-                scale=precision,
-                ts_event=ts,
-                recv_ns=ts,
-                now_ns=now,
-            )
-            assert (status, [told(r, precision) for r in records]) == oracle.take(
-                single, first, last, units, float(last), ts, now
-            )
-            state = table.state(slot)
-            assert state["next_id"] == (oracle.last or 0) + 1
-            assert state["open"] == [(o.first, o.last) for o in oracle.open]
-            assert state["held"] == [(h.first, h.last) for h in oracle.held]
-            assert (state["cum_units"], state["day_units"]) == (oracle.volume, oracle.day_units)
-            assert state["price"] == oracle.price
-            due = [h.deadline for h in oracle.held] + [o.deadline for o in oracle.open]
-            assert bool(table.deadline_ns) or not due
-        table.close()
+    table = shelf.table
+    name, slot = shelf.symbol(precision)
+    oracle = SymbolOracle()
+    now, newest = 1_000 * MS, 1000
+    for step, single, ahead, count, units, days, expire in steps:
+        now += step * MS
+        if expire:
+            got: list[Out] = []
+            while records := table.expired(now):
+                got += [told(r, precision) for r in records]
+            assert got == oracle.expire(now)
+        first = newest + ahead
+        last = first if single else first + count - 1
+        newest = max(newest, last)
+        ts = (START_MS + days * DAY_MS) * MS
+        status, records = table.take(
+            TRADE if single else AGG_TRADE,
+            name,
+            first,
+            last,
+            price=float(last),
+            mantissa=units,
+            scale=precision,
+            ts_event=ts,
+            recv_ns=ts,
+            now_ns=now,
+        )
+        assert (status, [told(r, precision) for r in records]) == oracle.take(
+            single, first, last, units, float(last), ts, now
+        )
+        state = table.state(slot)
+        assert state["next_id"] == (oracle.last or 0) + 1
+        assert state["open"] == [(o.first, o.last) for o in oracle.open]
+        assert state["held"] == [(h.first, h.last) for h in oracle.held]
+        assert (state["cum_units"], state["day_units"]) == (oracle.volume, oracle.day_units)
+        assert state["price"] == oracle.price
+        if due := oracle.deadlines():
+            assert 0 < table.deadline_ns <= min(due)
 
 
 @settings(max_examples=300, deadline=None)
@@ -102,34 +123,33 @@ def test_every_event_has_the_same_effect(
     st.integers(0, 22),
     st.integers(0, 18),
 )
-def test_quantities_are_exact_or_rounded_and_counted(mantissa: int, scale: int, precision: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table = SymbolTable.open(str(Path(folder, "table")), "sim")
-        slot = table.add("X", 1, precision)
-        status, _ = table.take(TRADE, "X", 1, 1, mantissa=mantissa, scale=scale)
-        units = exact_units(mantissa, scale, precision)
-        if units > 2**63 - 1:
-            assert status == 5
-        else:
-            assert status == 0
-            assert table.state(slot)["cum_units"] == units
-            assert table.counts["rounded"] == bool(mantissa * 10**precision % 10**scale)
-        table.close()
+def test_quantities_are_exact_or_rounded_and_counted(
+    shelf: Shelf, mantissa: int, scale: int, precision: int
+) -> None:
+    table = shelf.table
+    name, slot = shelf.symbol(precision)
+    rounded = table.counts["rounded"]
+    status, _ = table.take(TRADE, name, 1, 1, mantissa=mantissa, scale=scale)
+    units = exact_units(mantissa, scale, precision)
+    if units > 2**63 - 1:
+        assert status == 5
+    else:
+        assert status == 0
+        assert table.state(slot)["cum_units"] == units
+        assert table.counts["rounded"] - rounded == bool(mantissa * 10**precision % 10**scale)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=12))
-def test_ids_that_cannot_be_are_refused(ids: list[tuple[bool, int, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        table = SymbolTable.open(str(Path(folder, "table")), "sim")
-        slot = table.add("X", 1, 0)
-        oracle = SymbolOracle()
-        for single, first, last in ids:
-            status, records = table.take(TRADE if single else AGG_TRADE, "X", first, last, now_ns=1000 * MS)
-            expected = oracle.take(single, first, last, 1, 1.0, 1, 1000 * MS)
-            assert (status, [told(r, 0) for r in records]) == expected
-            assert table.state(slot)["next_id"] == (0 if oracle.last is None else oracle.last + 1)
-        table.close()
+def test_ids_that_cannot_be_are_refused(shelf: Shelf, ids: list[tuple[bool, int, int]]) -> None:
+    table = shelf.table
+    name, slot = shelf.symbol(0)
+    oracle = SymbolOracle()
+    for single, first, last in ids:
+        status, records = table.take(TRADE if single else AGG_TRADE, name, first, last, now_ns=1000 * MS)
+        expected = oracle.take(single, first, last, 1, 1.0, 1, 1000 * MS)
+        assert (status, [told(r, 0) for r in records]) == expected
+        assert table.state(slot)["next_id"] == (0 if oracle.last is None else oracle.last + 1)
 
 
 @pytest.mark.parametrize("id_", [0, 1, ID_MAX - 1, ID_MAX])

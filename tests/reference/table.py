@@ -204,6 +204,14 @@ class SymbolOracle:
         self.held.append(agg)
         return HELD, out
 
+    def awaited(self, o: OpenIds) -> bool:
+        """Whether a waiting aggTrade overlaps the range."""
+        return any(h.first <= o.last and h.last >= o.first for h in self.held)
+
+    def deadlines(self) -> list[int]:
+        """When `expire` has something to do."""
+        return [h.deadline for h in self.held] + [o.deadline for o in self.open if not self.awaited(o)]
+
     def expire(self, now: int) -> list[Out]:
         """What is due: first the waiting aggTrades by arrival, then the open ranges by id."""
         out: list[Out] = []
@@ -214,8 +222,7 @@ class SymbolOracle:
             self.held.remove(agg)
         self.drop_covered()
         for o in list(self.open):
-            awaited = any(h.first <= o.last and h.last >= o.first for h in self.held)
-            if o.deadline <= now and not awaited:
+            if o.deadline <= now and not self.awaited(o):
                 out.append(GapOut(o.first, o.last, TIMEOUT))
                 self.open.remove(o)
         return out

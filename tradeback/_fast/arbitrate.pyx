@@ -25,12 +25,15 @@ cdef enum:
 
 # --- exact quantities
 
-cdef inline uint64_t _power_of_ten(int exponent) noexcept nogil:
-    cdef uint64_t power = 1
-    while exponent > 0:
-        power *= 10
-        exponent -= 1
-    return power
+cdef extern from *:
+    """
+    static const uint64_t tb_power_of_ten[20] = {
+        1ULL, 10ULL, 100ULL, 1000ULL, 10000ULL, 100000ULL, 1000000ULL, 10000000ULL, 100000000ULL, 1000000000ULL,
+        10000000000ULL, 100000000000ULL, 1000000000000ULL, 10000000000000ULL, 100000000000000ULL,
+        1000000000000000ULL, 10000000000000000ULL, 100000000000000000ULL, 1000000000000000000ULL,
+        10000000000000000000ULL};
+    """
+    const uint64_t POWER_OF_TEN "tb_power_of_ten"[20]
 
 
 cdef inline uint64_t _quotient(uint64_t value, int exponent) noexcept nogil:
@@ -51,7 +54,7 @@ cdef inline uint64_t _quotient(uint64_t value, int exponent) noexcept nogil:
         return value // <uint64_t>10_000_000
     elif exponent == 8:
         return value // <uint64_t>100_000_000
-    return value // _power_of_ten(exponent)
+    return value // POWER_OF_TEN[exponent]
 
 
 cdef inline int64_t _units(uint64_t mantissa, int scale, int precision, Tally* tally) noexcept nogil:
@@ -63,7 +66,7 @@ cdef inline int64_t _units(uint64_t mantissa, int scale, int precision, Tally* t
     elif finer < 0:
         if finer < -PRECISION_MAX:
             return -1
-        power = _power_of_ten(-finer)
+        power = POWER_OF_TEN[-finer]
         if mantissa > <uint64_t>INT64_MAX // power:
             return -1
         units = mantissa * power
@@ -72,7 +75,7 @@ cdef inline int64_t _units(uint64_t mantissa, int scale, int precision, Tally* t
         tally.rounded += 1
         units = 0
     else:
-        power = _power_of_ten(finer)
+        power = POWER_OF_TEN[finer]
         units = _quotient(mantissa, finer)
         rest = mantissa - units * power
         if rest:
@@ -135,7 +138,7 @@ cdef inline void _set_price(Slot* slot, double price, double qty, int64_t ts_eve
 
 # --- what is covered
 
-cdef bint _is_uncovered(const Slot* slot, uint64_t id) noexcept nogil:
+cdef inline bint _is_uncovered(const Slot* slot, uint64_t id) noexcept nogil:
     cdef const Lines* lines = slot.lines
     cdef uint32_t i
     if id >= slot.next_id:
@@ -267,14 +270,17 @@ cdef int _cover_live(Slot* slot, uint64_t first, uint64_t last, int64_t now_ns, 
 
 # --- events
 
-cdef int _count_single(Slot* slot, uint64_t id, int64_t units, double price, double qty, int64_t ts_event,
-                       int64_t recv_ns, int64_t now_ns, int flags, JournalRecord* records,
-                       Tally* tally) noexcept nogil:
+cdef inline int _count_single(Slot* slot, const Event* event, int64_t units, int64_t recv_ns, int64_t now_ns,
+                              JournalRecord* records, Tally* tally) noexcept nogil:
     """One uncovered trade, in order or not. Returns the number of records."""
     cdef Lines* lines = slot.lines
+    cdef uint64_t id = event.first_id
+    cdef int flags = event.flags & FLAG_BUYER_MAKER
     cdef int count = 0
+    if event.kind != EVENT_TRADE:
+        flags |= FLAG_AGGREGATE
     if id >= slot.next_id:
-        _set_price(slot, price, qty, ts_event, recv_ns)
+        _set_price(slot, event.price, event.qty, event.ts_event, recv_ns)
     else:
         flags |= FLAG_LATE
     if id == slot.next_id:
@@ -282,8 +288,8 @@ cdef int _count_single(Slot* slot, uint64_t id, int64_t units, double price, dou
     else:
         count = _cover_live(slot, id, id, now_ns, recv_ns, records, tally)
     _note_single(lines, id, units)
-    _add_volume(slot, units, ts_event)
-    _trade_record(slot, &records[count], price, qty, id, 1, ts_event, recv_ns, flags)
+    _add_volume(slot, units, event.ts_event)
+    _trade_record(slot, &records[count], event.price, event.qty, id, 1, event.ts_event, recv_ns, flags)
     if lines.held_count:
         _drop_covered_held(slot)
     return count + 1
@@ -373,7 +379,6 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
     cdef uint64_t first = event.first_id
     cdef uint64_t last = event.last_id
     cdef int64_t units
-    cdef int flags
     record_count[0] = 0
     if (first > last or last > ID_MAX or last - first >= SPAN_MAX or not (0 < event.price < INFINITY)
             or not (0 < event.qty < INFINITY) or event.ts_event <= 0
@@ -394,11 +399,7 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
         return _take_aggregate(slot, event, units, recv_ns, now_ns, records, record_count, tally)
     if not _is_uncovered(slot, first):
         return APPLIED_DUPLICATE
-    flags = event.flags & FLAG_BUYER_MAKER
-    if event.kind != EVENT_TRADE:
-        flags |= FLAG_AGGREGATE
-    record_count[0] = _count_single(slot, first, units, event.price, event.qty, event.ts_event, recv_ns, now_ns,
-                                    flags, records, tally)
+    record_count[0] = _count_single(slot, event, units, recv_ns, now_ns, records, tally)
     return APPLIED_FRESH
 
 

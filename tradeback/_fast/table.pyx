@@ -41,7 +41,8 @@ cdef inline void _keys(const char* symbol, uint32_t size, uint64_t* low, uint64_
 
 cdef inline uint32_t _hash(uint64_t low, uint64_t high, uint32_t size) noexcept nogil:
     cdef uint64_t mixed = (low ^ (high * <uint64_t>0x9E3779B97F4A7C15) ^ size) * <uint64_t>0xD6E8FEB86659FD93
-    return <uint32_t>(mixed >> 32)
+    # The top bits depend on every byte of the keys; 20 are enough for four places a slot.
+    return <uint32_t>(mixed >> 44)
 
 
 cdef uint32_t _name_hash(bytes name):
@@ -53,6 +54,7 @@ cdef uint32_t _name_hash(bytes name):
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class SymbolTable:
     """Opened with `SymbolTable.open(path, exchange)`; close it. Not to be shared between threads."""
 

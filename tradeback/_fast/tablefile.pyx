@@ -100,6 +100,7 @@ cdef bint _is_possible(const Row* row, const MappedRanges* ranges, uint32_t stre
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class TableFile:
     """The writer's mapping. `torn_stream_ids` and `rebuild` say what was found at open and emptied."""
 
@@ -280,6 +281,7 @@ cdef class TableFile:
 
 
 @cython.final
+@cython.auto_pickle(False)
 @cython.freelist(64)
 cdef class TableRow:
     """A copy of one symbol's row. Prices and sizes are 0 where none was yet; times are unix ns, 0 likewise."""
@@ -315,6 +317,7 @@ cdef class TableRow:
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class TableReader:
     """Reads the table of a server on this machine. Opened with `TableReader.open(path)`; close it."""
 

@@ -1,0 +1,312 @@
+"""SymbolTable: names, slots, volumes, quotes, what waits, and what a restart finds."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tradeback._fast.record import GAP_FORMAT, JOURNAL_FORMAT
+from tradeback._fast.table import SymbolTable
+from tradeback._fast.tablefile import TableReader
+
+TRADE, AGG_TRADE, QUOTE = 1, 2, 3
+FRESH, DUPLICATE, STALE, HELD, UNKNOWN, REFUSED = range(6)
+MS = 1_000_000
+SECOND = 1000 * MS
+DAY = 86_400 * SECOND
+T = 20_000 * DAY
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[SymbolTable]:
+    table = SymbolTable.open(str(tmp_path / "table"), "sim")
+    yield table
+    table.close()
+
+
+def test_a_trade_becomes_a_record(table: SymbolTable) -> None:
+    table.add("BTCUSDT", 300, 5)
+    table.take(QUOTE, "BTCUSDT", 0, 9, quote=(99.5, 2.0, 100.5, 3.0))
+    status, records = table.take(
+        TRADE,
+        "BTCUSDT",
+        7,
+        7,
+        price=100.0,
+        mantissa=12345,
+        scale=5,
+        ts_event=T,
+        recv_ns=T + 1_234_567,
+        flags=1,
+    )
+    assert status == FRESH
+    assert [struct.unpack(JOURNAL_FORMAT, r) for r in records] == [
+        (100.0, 0.12345, 99.5, 100.5, 7, T, 1234, 1, 300, 1, 1, 0)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("behind_ns", "offset_us"), [(10**18, 2**31 - 1), (-(10**18), -(2**31)), (-5000, -5)]
+)
+def test_the_arrival_offset_is_clamped(table: SymbolTable, behind_ns: int, offset_us: int) -> None:
+    table.add("BTCUSDT", 1, 0)
+    _, records = table.take(TRADE, "BTCUSDT", 1, 1, ts_event=2 * 10**18, recv_ns=2 * 10**18 + behind_ns)
+    assert struct.unpack(JOURNAL_FORMAT, records[0])[6] == offset_us
+
+
+def test_names_of_every_length_are_told_apart(table: SymbolTable) -> None:
+    names = ["A" * size for size in range(1, 51)]
+    names += ["A" * (size - 1) + "B" for size in range(1, 51)]
+    names += [f"{i:06d}USDT" for i in range(2000)] + ["币安人生USDT", "\N{PILE OF POO}" * 12]
+    slots = {name: table.add(name, place + 1, 0) for place, name in enumerate(names)}
+    assert list(slots.values()) == list(range(len(names)))
+    assert {name: table.find(name) for name in names} == slots
+    for absent in ["", "C", "A" * 51, "BA", "000000USD", "000000USDTX", "A" * 49 + "C"]:
+        assert table.find(absent) == -1
+        assert table.take(TRADE, absent, 1, 1)[0] == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("symbol", "stream_id", "precision", "words"),
+    [
+        ("", 1, 0, "0 bytes"),
+        ("X" * 51, 1, 0, "51 bytes"),
+        ("X", 0, 0, "stream id 0"),
+        ("X", 65536, 0, "stream id 65536"),
+        ("X", 1, 19, "precision 19"),
+        ("X", 1, -1, "precision -1"),
+        ("TAKEN", 6, 0, "never changes"),
+        ("X", 5, 0, "that of TAKEN"),
+    ],
+)
+def test_what_cannot_be_added(
+    table: SymbolTable, symbol: str, stream_id: int, precision: int, words: str
+) -> None:
+    table.add("TAKEN", 5, 0)
+    with pytest.raises(ValueError, match=words):
+        table.add(symbol, stream_id, precision)
+
+
+def test_adding_twice_is_no_error(table: SymbolTable) -> None:
+    assert table.add("X", 1, 0) == table.add("X", 1, 3) == 0
+    assert table.add("Y", 65535, 18) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"price": 0.0},
+        {"price": -1.0},
+        {"price": float("nan")},
+        {"price": float("inf")},
+        {"mantissa": 0},
+        {"ts_event": 0},
+        {"mantissa": 2**63, "scale": 0},
+    ],
+)
+def test_values_that_cannot_be_are_refused(table: SymbolTable, fields: dict[str, float]) -> None:
+    slot = table.add("X", 1, 0)
+    assert table.take(TRADE, "X", 1, 1, **fields) == (REFUSED, [])  # type: ignore[arg-type]
+    assert table.take(9, "X", 1, 1) == (REFUSED, [])
+    assert table.state(slot)["next_id"] == 0
+
+
+def test_a_jump_of_more_than_a_count_holds_is_refused(table: SymbolTable) -> None:
+    table.add("X", 1, 0)
+    assert table.take(TRADE, "X", 10, 10)[0] == FRESH
+    assert table.take(TRADE, "X", 2**32 + 10, 2**32 + 10)[0] == REFUSED
+    assert table.take(TRADE, "X", 2**32 + 9, 2**32 + 9)[0] == FRESH
+    gap = struct.unpack(GAP_FORMAT, table.expired(10**12)[0])
+    assert (gap[0], gap[4], gap[7]) == (11, 2**32 + 8, 2**32 - 2)
+    assert table.take(TRADE, "X", 11, 11)[0] == DUPLICATE
+
+
+def test_the_day_is_that_of_the_trade(table: SymbolTable) -> None:
+    slot = table.add("X", 1, 0)
+    table.take(TRADE, "X", 1, 1, mantissa=5, ts_event=T - 1)
+    table.take(TRADE, "X", 3, 3, mantissa=7, ts_event=T)
+    table.take(TRADE, "X", 2, 2, mantissa=11, ts_event=T - 1)
+    table.take(TRADE, "X", 4, 4, mantissa=13, ts_event=T + DAY - 1)
+    state = table.state(slot)
+    assert (state["day"], state["day_units"], state["cum_units"]) == (20_000, 20, 36)
+
+
+def test_the_day_volume_is_seeded_by_the_larger_count(table: SymbolTable, tmp_path: Path) -> None:
+    slot = table.add("X", 1, 2)
+    table.seed_day_volume(slot, 500, 20_000)
+    table.take(TRADE, "X", 1, 1, mantissa=5, scale=2, ts_event=T)
+    for units, day in [(400, 20_000), (9999, 19_999)]:
+        table.seed_day_volume(slot, units, day)
+        assert table.state(slot)["day_units"] == 505
+    table.seed_day_volume(slot, 600, 20_000)
+    reader = TableReader.open(str(tmp_path / "table"))
+    row = reader.read(1)
+    reader.close()
+    assert row is not None
+    assert (row.day, row.day_volume) == (20_000, 6.0)
+    with pytest.raises(ValueError, match="-1"):
+        table.seed_day_volume(slot, -1, 20_000)
+    with pytest.raises(IndexError, match="no slot 1"):
+        table.seed_day_volume(1, 1, 20_000)
+
+
+def test_sums_past_an_int64_keep_their_differences(table: SymbolTable) -> None:
+    slot = table.add("X", 1, 0)
+    sums = []
+    for id_ in range(1, 5):
+        table.take(TRADE, "X", id_, id_, mantissa=2**62 - 1, ts_event=T)
+        sums.append(table.state(slot)["cum_units"])
+    assert [(b - a) % 2**64 for a, b in pairwise(sums)] == [2**62 - 1] * 3
+    assert table.state(slot)["day_units"] == 2**63 - 1
+
+
+def test_quotes_go_up_and_a_lower_id_is_believed_after_a_while(table: SymbolTable) -> None:
+    slot = table.add("X", 1, 0)
+    assert table.take(QUOTE, "X", 0, 50, quote=(1, 2, 3, 4), now_ns=SECOND) == (FRESH, [])
+    assert table.take(QUOTE, "X", 0, 50, quote=(9, 9, 9, 9), now_ns=SECOND)[0] == STALE
+    assert table.take(QUOTE, "X", 0, 3, quote=(9, 9, 9, 9), now_ns=11 * SECOND - 1)[0] == STALE
+    assert table.state(slot)["bid"] == 1
+    assert table.take(QUOTE, "X", 0, 3, quote=(5, 0, 0, 0), now_ns=11 * SECOND)[0] == FRESH
+    assert (table.state(slot)["bid"], table.state(slot)["quote_id"]) == (5, 3)
+    for wrong in [float("nan"), -1.0, float("inf")]:
+        assert table.take(QUOTE, "X", 0, 99, quote=(wrong, 1, 1, 1), now_ns=12 * SECOND)[0] == REFUSED
+
+
+def test_an_aggregate_waits_for_its_singles(table: SymbolTable) -> None:
+    table.add("X", 1, 0)
+    table.take(TRADE, "X", 1, 1, mantissa=1, now_ns=SECOND, ts_event=T)
+    assert table.take(AGG_TRADE, "X", 2, 4, mantissa=90, now_ns=SECOND + 1, ts_event=T) == (HELD, [])
+    assert table.take(AGG_TRADE, "X", 2, 4, mantissa=90, now_ns=SECOND + 1, ts_event=T) == (DUPLICATE, [])
+    for id_, quantity in [(2, 20), (4, 40)]:
+        assert table.take(TRADE, "X", id_, id_, mantissa=quantity, now_ns=SECOND + 2, ts_event=T)[0] == FRESH
+    assert table.expired(SECOND + 250 * MS) == []
+    (record,) = table.expired(SECOND + 250 * MS + 1)
+    _, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, record)
+    assert (last, count, quantity, flags) == (3, 1, 30.0, 2 | 8)
+    assert (table.expired(SECOND + 250 * MS + 1), table.deadline_ns) == ([], 0)
+
+
+def test_a_silent_trade_line_is_not_waited_for(table: SymbolTable) -> None:
+    table.add("X", 1, 0)
+    table.take(TRADE, "X", 1, 1, now_ns=SECOND)
+    status, records = table.take(AGG_TRADE, "X", 2, 4, mantissa=9, now_ns=SECOND + 250 * MS)
+    assert (status, len(records)) == (FRESH, 1)
+
+
+def test_what_waits_in_many_symbols_expires_slot_by_slot(table: SymbolTable) -> None:
+    for place in range(500):
+        table.add(f"S{place}", place + 1, 0)
+        table.take(TRADE, f"S{place}", 1, 1, now_ns=SECOND)
+        table.take(TRADE, f"S{place}", 3, 3, now_ns=SECOND + place * MS)
+        table.take(TRADE, f"S{place}", 5, 5, now_ns=SECOND + place * MS)
+    seen = []
+    for step in range(0, 1000, 100):
+        while records := table.expired(SECOND + step * MS):
+            assert [struct.unpack(GAP_FORMAT, r)[8] for r in records] == [table.touched + 1] * 2
+            seen.append(table.touched)
+        due = [place for place in range(500) if place + 250 <= step]
+        assert sorted(seen) == due
+    assert (len(seen), table.deadline_ns) == (500, 0)
+
+
+def test_a_symbol_that_was_not_carried_begins_anew(table: SymbolTable) -> None:
+    slot = table.add("X", 1, 0)
+    table.take(TRADE, "X", 1, 1)
+    table.rebase(slot)
+    assert table.take(TRADE, "X", 1, 1)[0] == DUPLICATE
+    assert table.take(TRADE, "X", 1000, 1000)[0] == FRESH
+    assert table.deadline_ns == 0
+    table.take(TRADE, "X", 1002, 1002)
+    assert table.state(slot)["open"] == [(1001, 1001)]
+
+
+def test_nothing_is_found_after_close(tmp_path: Path) -> None:
+    table = SymbolTable.open(str(tmp_path / "table"), "sim")
+    table.add("X", 1, 0)
+    table.close()
+    table.close()
+    assert table.take(TRADE, "X", 1, 1)[0] == UNKNOWN
+
+
+def test_open_ranges_are_given_up_after_a_restart(tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    for id_ in (1, 5, 8):
+        table.take(TRADE, "X", id_, id_, mantissa=2, ts_event=T)
+    table.take(QUOTE, "X", 0, 4, quote=(1, 2, 3, 4), recv_ns=77)
+    table.publish_slot(slot, 3)
+    before = table.state(slot)
+    table.close()
+    table = SymbolTable.open(path, "sim")
+    assert (table.applied_seq, table.replay_from(0, 3)) == (3, 3)
+    slot = table.add("X", 1, 0)
+    assert table.state(slot) == before
+    assert table.take(TRADE, "X", 3, 3, ts_event=T)[0] == FRESH
+    gaps = [struct.unpack(GAP_FORMAT, r) for r in table.expired(2)]
+    assert [(g[0], g[4], g[6]) for g in gaps] == [(2, 2, 4), (4, 4, 4), (6, 7, 4)]
+    table.close()
+
+
+def test_another_symbol_under_the_same_stream_id_begins_empty(tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    table.add("X", 1, 0)
+    table.take(TRADE, "X", 1000, 1000)
+    table.publish_slot(0, 5)
+    table.close()
+    table = SymbolTable.open(path, "sim")
+    state = table.state(table.add("Y", 1, 2))
+    assert (state["next_id"], state["price"], state["next_seq"]) == (0, 0.0, 5)
+    table.close()
+
+
+@pytest.mark.parametrize(("precision", "day_units"), [(5, 1_234_500), (3, 12_345), (1, 123)])
+def test_a_changed_precision_converts_the_day(tmp_path: Path, precision: int, day_units: int) -> None:
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    table.add("X", 1, 3)
+    table.take(TRADE, "X", 1, 1, mantissa=12_345, scale=3, ts_event=T)
+    table.publish_slot(0, 1)
+    table.close()
+    table = SymbolTable.open(path, "sim")
+    assert table.state(table.add("X", 1, precision))["day_units"] == day_units
+    table.close()
+
+
+def test_replay_of_what_nobody_added(tmp_path: Path) -> None:
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    table.add("X", 1, 0)
+    _, first = table.take(TRADE, "X", 1, 1, ts_event=T)
+    table.publish_slot(0, 1)
+    _, second = table.take(TRADE, "X", 2, 2, mantissa=3, ts_event=T)
+    table.close()
+    table = SymbolTable.open(path, "sim")
+    foreign = bytearray(second[0])
+    foreign[56:58] = (9).to_bytes(2, "little")
+    impossible = bytearray(second[0])
+    impossible[52:56] = (0).to_bytes(4, "little")
+    start = bytearray(64)
+    start[58] = 3
+    assert table.replay(b"".join([*first, *second, foreign, impossible, start]), 0) == 1
+    assert (table.unreplayed, table.applied_seq) == (2, 2)
+    slot = table.add("X", 1, 0)
+    assert (table.state(slot)["next_id"], table.state(slot)["cum_units"]) == (3, 4)
+    assert table.find("X") == slot
+    table.close()
+
+
+def test_a_journal_that_is_not_the_tables_own(tmp_path: Path) -> None:
+    table = SymbolTable.open(str(tmp_path / "table"), "sim")
+    slot = table.add("X", 1, 0)
+    _, records = table.take(TRADE, "X", 1, 1, ts_event=T)
+    table.publish_slot(slot, 1000)
+    assert table.replay_from(0, 7) == 7
+    assert (table.applied_seq, table.state(slot)["next_seq"]) == (7, 7)
+    assert table.replay(records[0], 6) == 0
+    table.close()
