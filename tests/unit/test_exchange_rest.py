@@ -246,7 +246,7 @@ def test_the_recorded_exchange_info_is_read(recordings: Any) -> None:
     [
         *[("trade", {"id": wrong}) for wrong in ("5", -1, True, 2**63)],
         *[("trade", {"price": wrong}) for wrong in (1.5, "0", "-1", "NaN", "1e5", "", ".", "1_0")],
-        *[("trade", {"time": wrong}) for wrong in (0, 10**17, 1.5)],
+        *[("trade", {"time": wrong}) for wrong in (0, -1, 10**19, 1.5)],
         *[("trade", {"qty": "0.000"}), ("trade", {"isBuyerMaker": 1})],
         *[("agg", {"f": 7}), ("agg", {"p": None}), ("agg", {"m": "true"})],
         *[("symbol", {"symbol": ""}), ("symbol", {"status": 1}), ("symbol", {"quotePrecision": "8"})],

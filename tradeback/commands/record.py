@@ -13,7 +13,7 @@ from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.errors import ConfigError
 from tradeback.exchange.capture import Capture
-from tradeback.exchange.endpoints import stream_endpoint
+from tradeback.exchange.endpoints import stream_bases
 from tradeback.exchange.recording import RecordingWriter
 
 TYPES = ("trade", "aggTrade", "bookTicker")
@@ -44,7 +44,7 @@ def record(
         raise ConfigError("no symbols to record: give --symbol BTCUSDT, or set EXCHANGE_SYMBOLS")
     streams = [f"{symbol.lower()}@{kind}" for kind in types for symbol in dict.fromkeys(wanted)]
     with RecordingWriter(file) as writer:
-        capture = Capture(url or stream_endpoint(config.exchange), streams, writer, messages)
+        capture = Capture(url or stream_bases(config.exchange)[0], streams, writer, messages)
         uvloop.run(_record(capture, seconds))
         click.echo(f"{writer.messages} messages recorded in {file}")
 

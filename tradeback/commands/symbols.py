@@ -14,12 +14,12 @@ from rich.table import Table
 from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.errors import ExchangeError
-from tradeback.exchange.binance import REST_ENDPOINTS, can_carry
+from tradeback.exchange.binance import can_carry
+from tradeback.exchange.endpoints import rest_bases
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
 
-SIM_REST_ENDPOINT = "http://127.0.0.1:9444"  # where `tradeback sim` listens by default
 PATIENCE = RestPolicy(attempts=2)  # someone waits for the answer
 
 
@@ -34,7 +34,7 @@ def sync(config: Config) -> None:
     """Take over the exchange's list of symbols; `auto` means binance."""
     if config.exchange.name == "auto":
         config = config.with_exchange("binance")
-    listed = asyncio.run(_exchange_info(_rest_bases(config)))
+    listed = asyncio.run(_exchange_info(rest_bases(config.exchange)))
     carried = [info for info in listed if can_carry(info.symbol)]
     if len(carried) < len(listed):
         click.echo(f"Left out {len(listed) - len(carried)} symbols whose names cannot be carried.", err=True)
@@ -61,14 +61,6 @@ def list_symbols(config: Config, with_inactive: bool, as_json: bool) -> None:
         click.echo(orjson.dumps([_as_json(symbol) for symbol in found], option=orjson.OPT_INDENT_2))
     else:
         Console().print(_as_table(config, found))
-
-
-def _rest_bases(config: Config) -> Sequence[str]:
-    base = config.exchange.rest_endpoint
-    if config.exchange.name == "binance":
-        return [base] if base else REST_ENDPOINTS
-    # A file with the specification's endpoints stays as it is when the simulated exchange is chosen.
-    return [base if base and base not in REST_ENDPOINTS else SIM_REST_ENDPOINT]
 
 
 async def _exchange_info(bases: Sequence[str]) -> list[SymbolInfo]:

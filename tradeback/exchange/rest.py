@@ -20,6 +20,15 @@ import httpx
 import orjson
 
 from tradeback.errors import ExchangeError
+from tradeback.exchange.binance import (
+    REST_PATHS,
+    REST_RETRY_HEADER,
+    REST_ROWS_MAX,
+    REST_TIMEOUT_S,
+    REST_WEIGHT_HEADER,
+    REST_WEIGHTS,
+    REST_WEIGHTS_ALL,
+)
 from tradeback.exchange.rows import (
     AggTradeRow,
     KlineRow,
@@ -33,8 +42,6 @@ from tradeback.exchange.rows import (
 )
 from tradeback.model import SymbolInfo
 
-USED_WEIGHT = "X-MBX-USED-WEIGHT-1M"
-MAX_ROWS = 1_000
 MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
@@ -46,7 +53,7 @@ class RestPolicy:
     the exchange asks for and that is longer than `longest_wait` is an error at once.
     """
 
-    timeout: float = 10.0
+    timeout: float = REST_TIMEOUT_S
     attempts: int = 5
     first_backoff: float = 0.5
     longest_backoff: float = 30.0
@@ -125,14 +132,14 @@ class ExchangeRest:
 
     async def server_time(self) -> int:
         """The exchange's clock, ns."""
-        body = await self._get("time", 1, {})
+        body = await self._get("time", {})
         if not isinstance(body, dict) or type(body.get("serverTime")) is not int:
             raise ExchangeError(f"time: the exchange answered {body!r}")
         return int(body["serverTime"]) * 1_000_000
 
     async def exchange_info(self) -> list[SymbolInfo]:
         """Every symbol; the rate limits that stand beside them become the budget's."""
-        body = await self._get("exchangeInfo", 20, {})
+        body = await self._get("exchangeInfo", {})
         if not isinstance(body, dict):
             raise ExchangeError("exchangeInfo: the exchange answered no object")
         limits = body.get("rateLimits")
@@ -152,7 +159,7 @@ class ExchangeRest:
         *,
         start_ms: int | None = None,
         end_ms: int | None = None,
-        limit: int = MAX_ROWS,
+        limit: int = REST_ROWS_MAX,
     ) -> list[KlineRow]:
         """Bars whose open time is in `start_ms`..`end_ms` (both inclusive), oldest first, at most 1,000."""
         query = {
@@ -162,22 +169,22 @@ class ExchangeRest:
             "endTime": end_ms,
             "limit": limit,
         }
-        rows = parse_rows(await self._get("klines", 2, query), kline_row, f"klines of {symbol}")
+        rows = parse_rows(await self._get("klines", query), kline_row, f"klines of {symbol}")
         _rising(f"klines of {symbol}", [row.open_time for row in rows])
         return rows
 
     async def historical_trades(
-        self, symbol: str, *, from_id: int | None = None, limit: int = MAX_ROWS
+        self, symbol: str, *, from_id: int | None = None, limit: int = REST_ROWS_MAX
     ) -> list[TradeRow]:
         """Trades from `from_id` on (inclusive; else the newest), oldest first, at most 1,000."""
         query = {"symbol": symbol, "fromId": from_id, "limit": limit}
-        body = await self._get("historicalTrades", 25, query)
+        body = await self._get("historicalTrades", query)
         return self._trades(f"historicalTrades of {symbol}", body, from_id)
 
-    async def trades(self, symbol: str, *, limit: int = MAX_ROWS) -> list[TradeRow]:
+    async def trades(self, symbol: str, *, limit: int = REST_ROWS_MAX) -> list[TradeRow]:
         """The newest trades, oldest first, at most 1,000."""
         return self._trades(
-            f"trades of {symbol}", await self._get("trades", 25, {"symbol": symbol, "limit": limit}), None
+            f"trades of {symbol}", await self._get("trades", {"symbol": symbol, "limit": limit}), None
         )
 
     async def agg_trades(
@@ -187,7 +194,7 @@ class ExchangeRest:
         from_id: int | None = None,
         start_ms: int | None = None,
         end_ms: int | None = None,
-        limit: int = MAX_ROWS,
+        limit: int = REST_ROWS_MAX,
     ) -> list[AggTradeRow]:
         """AggTrades from `from_id` (an aggTrade's id) or `start_ms` on, oldest first, at most 1,000."""
         query = {
@@ -198,13 +205,13 @@ class ExchangeRest:
             "limit": limit,
         }
         what = f"aggTrades of {symbol}"
-        rows = parse_rows(await self._get("aggTrades", 4, query), agg_trade_row, what)
+        rows = parse_rows(await self._get("aggTrades", query), agg_trade_row, what)
         _rising(what, [row.agg_id for row in rows], from_id)
         return rows
 
     async def prices(self) -> dict[str, Decimal]:
         """The last price of every symbol; 0 where there was no trade yet."""
-        return dict(parse_rows(await self._get("ticker/price", 4, {}), price_row, "ticker/price"))
+        return dict(parse_rows(await self._get("ticker/price", {}), price_row, "ticker/price"))
 
     def _trades(self, what: str, body: object, from_id: int | None) -> list[TradeRow]:
         rows = parse_rows(body, trade_row, what)
@@ -213,9 +220,10 @@ class ExchangeRest:
 
     # One request, with everything that can go wrong with it.
 
-    async def _get(self, path: str, weight: int, query: dict[str, str | int | None]) -> Any:
+    async def _get(self, path: str, query: dict[str, str | int | None]) -> Any:
         params = {name: value for name, value in query.items() if value is not None}
         policy = self.policy
+        weight = REST_WEIGHTS[path] if "symbol" in params else REST_WEIGHTS_ALL.get(path, REST_WEIGHTS[path])
         last: ExchangeError | None = None
         for attempt in range(policy.attempts):
             if attempt and last is not None:
@@ -250,7 +258,7 @@ class ExchangeRest:
 
     async def _fetch(self, path: str, params: dict[str, str | int]) -> tuple[httpx.Response, bytes]:
         """The answer and its body, which is given up when it grows beyond all reason."""
-        async with self._http.stream("GET", f"/api/v3/{path}", params=params) as answer:
+        async with self._http.stream("GET", REST_PATHS[path], params=params) as answer:
             body = bytearray()
             async for part in answer.aiter_bytes():
                 body += part
@@ -265,7 +273,7 @@ class ExchangeRest:
         except (httpx.HTTPError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise _TryAgainError(f"{self.base_url} cannot be reached: {reason}") from error
-        used = answer.headers.get(USED_WEIGHT, "")
+        used = answer.headers.get(REST_WEIGHT_HEADER, "")
         if used.isdigit():
             self.budget.told(int(used), self._clock())
         if answer.status_code in (418, 429):
@@ -295,7 +303,7 @@ class _TryAgainError(ExchangeError):
 
 def _retry_after(answer: httpx.Response) -> float:
     """Seconds to keep away. An answer that does not say is given a minute: the limit is one of a minute."""
-    value = answer.headers.get("Retry-After", "")
+    value = answer.headers.get(REST_RETRY_HEADER, "")
     return float(value) if value.isascii() and value.isdigit() else 60.0
 
 

@@ -12,9 +12,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 from tradeback.errors import ExchangeError
+from tradeback.exchange.binance import time_to_ns
 from tradeback.model import SymbolInfo
 
-NS_PER_MS = 1_000_000
 MAX_DECIMALS = 18
 KLINE_COLUMNS = 12
 
@@ -137,10 +137,9 @@ def _id(value: object) -> int:
 
 
 def _ns(value: object) -> int:
-    """Milliseconds or microseconds, told apart by magnitude."""
-    if type(value) is not int or not 0 < value < 10**17:
+    if type(value) is not int or value == 0:
         raise ValueError(f"{value!r} is no time")
-    return value * NS_PER_MS if value < 10**14 else value * 1_000
+    return time_to_ns(value)
 
 
 def _flag(value: object) -> bool:

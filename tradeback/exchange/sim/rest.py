@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tradeback.exchange.binance import REST_WEIGHTS, REST_WEIGHTS_ALL
 from tradeback.exchange.sim.faults import Faults
 from tradeback.exchange.sim.klines import INTERVALS_MS, kline_rows
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
@@ -99,17 +100,17 @@ class MarketRest:
         self._over = 0
         self._banned_until = 0.0
         self._html = 0
-        self.routes: dict[str, tuple[Callable[[Query], int], Callable[[Query], Any]]] = {
-            "ping": (_weight(1), lambda query: {}),
-            "time": (_weight(1), lambda query: {"serverTime": _now_ms()}),
-            "exchangeInfo": (_weight(20), self._exchange_info),
-            "klines": (_weight(2), self._klines),
-            "trades": (_weight(25), self._trades),
-            "historicalTrades": (_weight(25), self._historical_trades),
-            "aggTrades": (_weight(4), self._agg_trades),
-            "ticker/24hr": (_weight_of_symbols(2, 80), self._ticker_24hr),
-            "ticker/price": (_weight_of_symbols(2, 4), self._ticker_price),
-            "ticker/bookTicker": (_weight_of_symbols(2, 4), self._ticker_book),
+        self.routes: dict[str, Callable[[Query], Any]] = {
+            "ping": lambda query: {},
+            "time": lambda query: {"serverTime": _now_ms()},
+            "exchangeInfo": self._exchange_info,
+            "klines": self._klines,
+            "trades": self._trades,
+            "historicalTrades": self._historical_trades,
+            "aggTrades": self._agg_trades,
+            "ticker/24hr": self._ticker_24hr,
+            "ticker/price": self._ticker_price,
+            "ticker/bookTicker": self._ticker_book,
         }
 
     async def stop(self) -> None:
@@ -130,13 +131,15 @@ class MarketRest:
         if now < self._banned_until:
             return self._refuse(418, self._banned_until - now)
         query = dict(request.query)
-        route = self.routes.get(request.match_info["path"])
-        if route is None:
+        path = request.match_info["path"]
+        answer = self.routes.get(path)
+        if answer is None:
             return web.Response(
                 status=404, text="<html><body><h2>404 Not found</h2></body></html>", content_type="text/html"
             )
-        weight, answer = route
-        self._used += weight(query)
+        self._used += (
+            REST_WEIGHTS[path] if "symbol" in query else REST_WEIGHTS_ALL.get(path, REST_WEIGHTS[path])
+        )
         if self._used > self.weight_limit:
             self._over += 1
             if self._over > TOLERATED_OVER_LIMIT:
@@ -369,14 +372,6 @@ async def serve(rest: MarketRest, control: list[web.RouteDef], host: str, port: 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _weight(weight: int) -> Callable[[Query], int]:
-    return lambda query: weight
-
-
-def _weight_of_symbols(one: int, every: int) -> Callable[[Query], int]:
-    return lambda query: one if "symbol" in query else every
 
 
 def _number(query: Query, name: str) -> int | None:
