@@ -1,7 +1,6 @@
 from typing import final
 
-from tradeback._fast.journal import JournalWriter
-from tradeback._fast.table import SymbolTable
+from tradeback._fast.ingest import Ingest
 
 @final
 class Arena:
@@ -10,7 +9,7 @@ class Arena:
 
 @final
 class Trades:
-    def __init__(self, table: SymbolTable, journal: JournalWriter, symbols: int) -> None: ...
+    def __init__(self, ingest: Ingest, symbols: int) -> None: ...
     def pass_ns(self) -> float: ...
 
 def decode_ns(arena: Arena, passes: int) -> float: ...

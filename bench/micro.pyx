@@ -15,10 +15,9 @@ from posix.time cimport clock_gettime, timespec
 from tradeback._fast.batch cimport FRAME_MAX, close_frame, open_frame, record_at
 from tradeback._fast.clock cimport now_ns
 from tradeback._fast.decode cimport DECODE_PADDING, decode_event
-from tradeback._fast.journal cimport JournalWriter
+from tradeback._fast.ingest cimport Ingest
 from tradeback._fast.record cimport RECORDS_PER_FRAME, Event, WireRecord
-from tradeback._fast.status cimport APPLIED_FRESH, DECODED_EVENT
-from tradeback._fast.table cimport SymbolTable
+from tradeback._fast.status cimport DECODED_EVENT
 
 cdef enum:
     TRADES = 4096               # of a pass: their messages stay in the processor's second cache
@@ -120,18 +119,17 @@ def frame_ns(int passes) -> float:
 
 
 cdef class Trades:
-    """Trades of many symbols on their way through decode, table and journal, as the server takes them."""
+    """Trades of many symbols on their way through `ingest`, as the feeds bring them."""
 
-    cdef SymbolTable table
-    cdef JournalWriter journal
+    cdef Ingest ingest
     cdef int symbols
     cdef uint64_t made
     cdef char* bytes
     cdef int* sizes
 
-    def __cinit__(self, SymbolTable table not None, JournalWriter journal not None, int symbols):
-        """`table` carries S0000USDT, S0001USDT, ...: so many `symbols`."""
-        self.table, self.journal, self.symbols = table, journal, symbols
+    def __cinit__(self, Ingest ingest not None, int symbols):
+        """The table of `ingest` carries S0000USDT, S0001USDT, ...: so many `symbols`."""
+        self.ingest, self.symbols = ingest, symbols
         self.bytes = <char*>malloc(TRADES * TRADE_BYTES)
         self.sizes = <int*>malloc(TRADES * sizeof(int))
         if self.bytes == NULL or self.sizes == NULL:
@@ -146,11 +144,11 @@ cdef class Trades:
         """Nanoseconds a trade, over one pass of new trades, each symbol in turn. The messages are made untimed.
 
         Raises:
-            ValueError: one was not decoded, not fresh, or not journaled.
+            ValueError: one was not decoded, or not journaled.
         """
-        cdef Event event
         cdef int64_t start, end, unix = now_ns(), time = unix // 1_000_000
-        cdef int index, record, wrong = 0
+        cdef uint64_t journaled = self.ingest.journal.next_seq
+        cdef int index, wrong = 0
         for index in range(TRADES):
             self.sizes[index] = snprintf(
                 self.bytes + index * TRADE_BYTES, TRADE_BYTES,
@@ -165,12 +163,10 @@ cdef class Trades:
         with nogil:
             start = thread_ns()
             for index in range(TRADES):
-                wrong += decode_event(self.bytes + index * TRADE_BYTES, self.sizes[index], &event) != DECODED_EVENT
-                wrong += self.table.apply(&event, unix, unix) != APPLIED_FRESH
-                for record in range(self.table.record_count):
-                    wrong += self.journal.append(&self.table.records[record]) != 0
-                self.table.publish(self.table.slot, self.journal.next_seq)
+                wrong += self.ingest.on_message(
+                    self.bytes + index * TRADE_BYTES, self.sizes[index], unix, start) != DECODED_EVENT
             end = thread_ns()
-        if wrong:
-            raise ValueError(f"{wrong} steps of {TRADES} trades did not succeed")
+        journaled = self.ingest.journal.next_seq - journaled
+        if wrong or journaled != TRADES:
+            raise ValueError(f"of {TRADES} trades {wrong} were not decoded and {journaled} were journaled")
         return (end - start) / <double>TRADES
