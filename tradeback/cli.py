@@ -15,6 +15,14 @@ from tradeback.errors import TradebackError
 
 # name -> module:function, and the line that `--help` prints, which is the first of the function's docstring
 COMMANDS = {
+    "up": (
+        "tradeback.commands.up:up",
+        "Run everything on this machine: the server, and the simulated exchange where no other is there.",
+    ),
+    "server": (
+        "tradeback.commands.server:server",
+        "Run the event server: one exchange's streams in, clients' frames out.",
+    ),
     "sim": (
         "tradeback.commands.sim:sim_command",
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",

@@ -1,10 +1,11 @@
-"""What picows calls. `ClientListener` is the end of one client's connection."""
+"""What picows calls: `ClientListener` is the end of one client's connection, `FeedListener` that of one of ours."""
 
 from libc.stdint cimport int64_t, uint32_t
 
 from picows.picows cimport WSFrame, WSListener, WSTransport
 
 from tradeback._fast.fanout cimport FanOut, FrameSink
+from tradeback._fast.ingest cimport Ingest
 
 # ---------------------------------------------------------------- clients
 
@@ -46,3 +47,18 @@ cdef class ClientListener(WSListener):
     cdef bint take_token(self, int64_t now_ns) noexcept
     cdef int take_data(self, WSFrame frame) except -1
     cdef int leave(self) except -1
+
+
+# ---------------------------------------------------------------- feeds
+
+cdef class FeedListener(WSListener):
+    cdef Ingest _ingest
+    cdef object _on_other
+    cdef object _on_unusual
+    cdef object _on_malformed
+    cdef object _on_lost
+    cdef object _after_reads
+    cdef bytearray _parts               # of a message in several frames; None: there is none
+    cdef readonly int64_t last_frame_ns
+    cdef readonly int64_t last_market_ns
+

@@ -1,8 +1,10 @@
+from collections.abc import Callable
 from typing import Protocol
 
 from picows import WSListener
 
 from tradeback._fast.fanout import FanOut
+from tradeback._fast.ingest import Ingest
 from tradeback.config import WebSocketConfig
 
 def check_picows(running: str) -> None: ...
@@ -36,3 +38,17 @@ class ClientListener(WSListener):
     def close(self, code: int, reason: str = "") -> None: ...
     def abort(self) -> None: ...
     def check(self, now_ns: int) -> bool: ...
+
+class FeedListener(WSListener):
+    last_frame_ns: int
+    last_market_ns: int
+    def __init__(
+        self,
+        ingest: Ingest,
+        *,
+        on_other: Callable[[bytes], None],
+        on_unusual: Callable[[bytes], bytes | None],
+        on_malformed: Callable[[bytes], None],
+        on_lost: Callable[[], None],
+        after_reads: Callable[[], None],
+    ) -> None: ...

@@ -4,6 +4,7 @@ ClientListener   one connected client: frames in, limits, backpressure, the clos
                  each upgrade, owned by picows' protocol until the connection is lost.
 ClientSink       the same connection's way out, owned by the fan-out and the listener.
 ClientLimits     what all clients share; owned by the hub.
+FeedListener     one connection to the exchange: each message goes to `Ingest`. Made and owned by the feed.
 
 Everything runs on the loop's thread. A frame is picows' read buffer: no reference to it outlives its callback.
 """
@@ -15,10 +16,19 @@ from libc.stdint cimport int64_t
 from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from tradeback._fast.clock cimport monotonic_ns
+from tradeback._fast.clock cimport now_ns as unix_ns
 from tradeback._fast.fanout cimport FanOut, FrameSink
-from tradeback._fast.stats cimport C_RATE_CLOSES, C_SLOW_CLOSES
+from tradeback._fast.ingest cimport Ingest
+from tradeback._fast.stats cimport C_MALFORMED, C_RATE_CLOSES, C_SLOW_CLOSES
+from tradeback._fast.status cimport DECODED_EVENT, DECODED_MALFORMED, DECODED_UNUSUAL
+
+from picows import WSProtocolError
 
 from tradeback.errors import CloseCode
+
+
+cdef enum:
+    MESSAGE_MAX = 16 * 1024 * 1024      # of the exchange, over all its frames
 
 
 cdef extern from *:
@@ -248,3 +258,82 @@ cdef class ClientListener(WSListener):
             self.handle = -1
             self.client.on_leave(self.fanout.remove(<uint32_t>handle))
         return 0
+
+
+# ================================================================ feeds
+
+cdef class FeedListener(WSListener):
+    """Hands each message of one connection to the exchange to `Ingest`.
+
+    `on_other(message: bytes)` gets what is no market event (answers to SUBSCRIBE, announcements),
+    `on_unusual(message: bytes) -> bytes | None` what only the slow path can judge: it returns the same event in
+    the predicted layout, or None and sees to it itself. `on_malformed(message: bytes)` gets what no event can be
+    had from, and `on_lost()` the end of the connection. `after_reads()` is called after the last message of a read
+    where clients have something to get. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
+    """
+
+    def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, on_lost, after_reads):
+        self._ingest = ingest
+        self._on_other = on_other
+        self._on_unusual = on_unusual
+        self._on_malformed = on_malformed
+        self._on_lost = on_lost
+        self._after_reads = after_reads
+        self._parts = None
+        self.last_frame_ns = 0
+        self.last_market_ns = 0
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.last_frame_ns = monotonic_ns()
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef int64_t now = monotonic_ns()
+        cdef int decoded
+        self.last_frame_ns = now
+        if frame.msg_type == WSMsgType.TEXT and frame.fin:
+            decoded = self._ingest.on_message(frame.payload_ptr, frame.payload_size, unix_ns(), now)
+            if decoded == DECODED_EVENT:
+                self.last_market_ns = now
+            else:
+                self._set_aside(decoded, frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION:
+            self._gather(frame)
+        elif frame.msg_type == WSMsgType.BINARY:
+            self._ingest.stats.count(C_MALFORMED)
+            self._on_malformed(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            transport.send_close(WSCloseCode.OK)
+            transport.disconnect()
+        if frame.last_in_buffer and self._ingest.fanout.has_work():
+            self._after_reads()
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        self._on_lost()
+
+    def _gather(self, WSFrame frame):
+        """A message in several frames: the exchange sends none, but it may."""
+        if frame.msg_type == WSMsgType.TEXT:
+            self._parts = bytearray()
+        elif self._parts is None:
+            return
+        self._parts += frame.get_payload_as_memoryview()
+        if len(self._parts) > MESSAGE_MAX:
+            self._parts = None
+            raise WSProtocolError(WSCloseCode.MESSAGE_TOO_BIG, "a message in frames exceeds the limit")
+        if frame.fin:
+            message, self._parts = bytes(self._parts), None
+            decoded = self._ingest.take(message)
+            if decoded == DECODED_EVENT:
+                self.last_market_ns = self.last_frame_ns
+            else:
+                self._set_aside(decoded, message)
+
+    def _set_aside(self, int decoded, bytes message):
+        if decoded == DECODED_UNUSUAL:
+            canonical = self._on_unusual(message)
+            if canonical is not None and self._ingest.take(canonical) == DECODED_EVENT:
+                self.last_market_ns = self.last_frame_ns
+        elif decoded == DECODED_MALFORMED:
+            self._on_malformed(message)
+        else:
+            self._on_other(message)

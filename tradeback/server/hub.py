@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any
 
+import orjson
 import structlog
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
@@ -174,6 +175,24 @@ class Hub:
         self.stats.put("clients", len(self.clients))
         if not self.clients:
             self._empty.set()
+
+    def publish(self, symbol: str, message: dict[str, Any]) -> int:
+        """Send a JSON text message to every client that is subscribed to the symbol; returns how many got it.
+
+        A client that takes no data at the moment does not get it: there is no bound to what could pile up.
+        """
+        carried = self.interest.find(symbol)
+        if carried is None:
+            return 0
+        text, told = orjson.dumps(message), 0
+        for listener in self.clients.values():
+            handle = listener.handle
+            if handle < 0 or self.fanout.blocked_ns(handle):
+                continue
+            if self.fanout.is_subscribed(handle, carried.slot):
+                listener.send_text(text)
+                told += 1
+        return told
 
     def _sweep(self) -> None:
         """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""

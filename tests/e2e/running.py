@@ -1,0 +1,191 @@
+"""Real processes for end-to-end tests: `tradeback up` with its exchange, and clients that check everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from bench.build import program
+
+START_TIMEOUT = 90.0
+STOP_TIMEOUT = 40.0
+ANSWER_TIMEOUT = 180.0
+
+
+class Up:
+    """`tradeback up --exchange sim` on free ports, in a data folder of its own."""
+
+    def __init__(self, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.folder = folder
+        with (folder / "up.log").open("ab") as log:
+            self.process = self._start(folder, arguments, environment or {}, log)
+        self.printed: list[str] = []
+        self.websocket = self._await_line(r"WebSocket: (ws://\S+)")
+        self.ws_port = urllib.parse.urlsplit(self.websocket).port or 0
+
+    @staticmethod
+    def _start(
+        folder: Path, arguments: tuple[str, ...], environment: dict[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", "tradeback", "up", "--exchange", "sim", "--data-dir", str(folder)),
+                *("--port", "0", "--ws-port", "0", "--sim-port", "0", *arguments),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "TRADEBACK_EXCHANGE": "sim", **environment},
+        )
+
+    @property
+    def rest(self) -> str:
+        """The base URL of the simulated exchange's REST interface."""
+        match = re.search(r"REST (http://\S+)", "\n".join(self.printed))
+        if match is None:
+            raise AssertionError(f"no REST address was printed: {self.printed}")
+        return match[1]
+
+    def _await_line(self, pattern: str) -> str:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.printed.append(line.rstrip())
+            if match := re.search(pattern, line):
+                return match[1]
+        log = (self.folder / "up.log").read_text()[-4000:]
+        raise AssertionError(f"tradeback up ended with {self.process.wait()}: {self.printed}\n{log}")
+
+    def sim(self, path: str, **parameters: object) -> Any:
+        """Ask the simulated exchange's REST interface, its `/sim/...` paths included."""
+        query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
+        with urllib.request.urlopen(f"{self.rest}{path}{query}", timeout=30) as answer:
+            return json.load(answer)
+
+    def control(self, **message: object) -> dict[str, Any]:
+        """One request to the server's control socket."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(str(self.folder / "sim" / "control.sock"))
+            with connection.makefile("rwb") as lines:
+                lines.write(json.dumps(message).encode() + b"\n")
+                lines.flush()
+                answer: dict[str, Any] = json.loads(lines.readline())
+                return answer
+
+    def await_subscribed(self, symbols: int) -> None:
+        """Wait until every feed has that many streams subscribed at the exchange."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            feeds = self.control(type="status")["feeds"]
+            if feeds and all(feed["connected"] and feed["subscribed"] == symbols for feed in feeds):
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the feeds never carried {symbols} symbols: {feeds}")
+            time.sleep(0.05)
+
+    def pause_and_drain(self) -> None:
+        """Stop the market and wait until the exchange has handed out every message that it made."""
+        self.sim("/sim/pause")
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.sim("/sim/state")["drained"]:
+            if time.monotonic() > deadline:
+                raise AssertionError("the simulated exchange never handed out all it had")
+            time.sleep(0.05)
+
+    def ledger(self, symbol: str) -> dict[str, Any]:
+        """What was really traded: `quantity` (a Decimal), `count`, `last_id` of one symbol."""
+        content: dict[str, Any] = self.sim("/sim/ledger", symbol=symbol)
+        return {**content, "quantity": Decimal(content["sum"])}
+
+    def stop(self) -> int:
+        """Ask it to end, as Ctrl-C does, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            code = self.process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+        finally:
+            if self.process.stdout is not None:
+                self.printed += self.process.stdout.read().splitlines()
+                self.process.stdout.close()
+        return code
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.stop()
+
+
+class Audit:
+    """Many clients in one compiled process that check every frame and add up every volume (bench/c/audit.c)."""
+
+    def __init__(self, port: int, clients: int, symbols: list[str]) -> None:
+        self.process = subprocess.Popen(
+            [str(program("audit")), str(port), str(clients), *symbols],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the clients found a fault: {self.process.stderr.read()}")
+        answer: dict[str, Any] = json.loads(line, parse_float=Decimal)
+        return answer
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Send one command and return its answer; AssertionError carries the fault where one was found."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            self._answer()
+        return self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.process.wait()
+
+
+def assert_sums_equal_ledger(up: Up, report: dict[str, Any], precisions: dict[str, int]) -> None:
+    """For every client the sum of volumes, rounded to the quantity precision, equals the exchange's ledger."""
+    assert report["closed"] == 0
+    for symbol, told in report["symbols"].items():
+        traded = up.ledger(symbol)["quantity"]
+        quantum = Decimal(1).scaleb(-precisions[symbol])
+        sums = {value.quantize(quantum) for value in told["sums"]}
+        assert sums == {traded.quantize(quantum)}, symbol
+        assert len(set(told["prices"])) == 1, symbol

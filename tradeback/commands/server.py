@@ -1,0 +1,102 @@
+"""`tradeback server`: the event server. It loads the symbols, then runs `server.app.Server` on the chosen loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import click
+import orjson
+import structlog
+
+from tradeback.commands.options import with_config
+from tradeback.config import Config, notices
+from tradeback.errors import ConfigError, ExchangeError, TradebackError
+from tradeback.exchange.choice import choose_exchange
+from tradeback.exchange.rest import ExchangeRest
+from tradeback.log import set_up_logging
+from tradeback.model import Symbol
+from tradeback.server.app import Server
+from tradeback.store.catalog import open_catalog
+
+log = structlog.get_logger(__name__)
+
+SYNC_TIMEOUT = 20.0
+
+
+@click.command("server")
+@click.option("--ws-port", type=int, help="Port of the WebSocket server; 0 is any free one  [WS_PORT]")
+@click.option("--loop", help="Event loop: epoll, asyncio or uvloop  [SERVER_LOOP]")
+@click.option("--ready-fd", type=int, hidden=True)
+@with_config(flags={"ws_port": "server.ws_port", "loop": "server.loop"})
+def server(config: Config, ready_fd: int | None) -> None:
+    """Run the event server: one exchange's streams in, clients' frames out."""
+    set_up_logging(config.log)
+    for notice in notices(config):
+        log.warning(notice)
+    run_server(config, ready_fd=ready_fd)
+
+
+def run_server(config: Config, *, ready_fd: int | None) -> None:
+    """Run until SIGTERM or SIGINT. `ready_fd` gets the addresses as a line of JSON once clients can connect."""
+    with asyncio.Runner(loop_factory=loop_factory(config.server.loop, config.server.spin)) as runner:
+        runner.run(_serve(config, ready_fd))
+
+
+def loop_factory(name: str, spin: float) -> Callable[[], asyncio.AbstractEventLoop]:
+    """How the event loop of that name is made. Raises ConfigError where it cannot spin as asked."""
+    if name == "epoll":
+        from tradeback._fast.epoll import new_event_loop
+
+        return lambda: new_event_loop(spin=spin)
+    if spin:
+        raise ConfigError(f"server.spin is {spin} and server.loop is {name}: only the epoll loop can spin")
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop
+    return asyncio.SelectorEventLoop
+
+
+async def _serve(config: Config, ready_fd: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    chosen = await choose_exchange(config.exchange)
+    log.info("exchange chosen", exchange=chosen.name, reason=chosen.reason)
+    config = config.model_copy(update={"exchange": chosen.apply(config.exchange)})
+    folder = config.data.of(chosen.name)
+    symbols = await load_symbols(config)
+    server = Server(config, folder, chosen.name, symbols)
+    await server.run(lambda addresses: _tell(addresses, ready_fd), stop)
+    log.info("server stopped")
+
+
+def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:
+    log.info("server ready", **addresses)
+    if ready_fd is not None:
+        with contextlib.closing(os.fdopen(ready_fd, "wb")) as pipe:
+            pipe.write(orjson.dumps(addresses, option=orjson.OPT_APPEND_NEWLINE))
+
+
+async def load_symbols(config: Config) -> list[Symbol]:
+    """The catalog's symbols, brought up to date where the exchange answers; what is stored serves otherwise."""
+    with contextlib.closing(open_catalog(config)) as catalog:
+        try:
+            async with asyncio.timeout(SYNC_TIMEOUT), ExchangeRest(config.exchange.rest_endpoint) as rest:
+                infos = await rest.exchange_info()
+            catalog.sync_symbols(infos)
+        except (ExchangeError, TimeoutError) as error:
+            stored = catalog.symbols()
+            if not stored:
+                raise TradebackError(
+                    f"no symbol is known: the catalog is empty and the exchange gave none ({error}); "
+                    "start again once it can be reached"
+                ) from error
+            log.warning("symbols not refreshed, the stored ones serve", reason=str(error), stored=len(stored))
+            return stored
+        return catalog.symbols()

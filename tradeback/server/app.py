@@ -1,0 +1,180 @@
+"""The server process: opens everything in order, closes it in the reverse, and does nothing else itself.
+
+counters -> journal -> table (brought up to the journal) -> fan-out -> hub -> feeds -> control socket
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from tradeback._fast.fanout import FanOut
+from tradeback._fast.ingest import Ingest
+from tradeback._fast.journal import JournalWriter
+from tradeback._fast.stats import Stats
+from tradeback._fast.table import SymbolTable
+from tradeback.config import Config
+from tradeback.errors import DataFolderError, ProtocolError
+from tradeback.model import Symbol
+from tradeback.server.carried import CarriedSymbols
+from tradeback.server.control import ControlSocket
+from tradeback.server.feed import Feeds
+from tradeback.server.hub import Hub
+from tradeback.server.recovery import bring_up
+
+log = structlog.get_logger(__name__)
+
+TICK = 0.025
+PREPARE_RETRY = 1.0
+
+
+class Server:
+    """One exchange's events in, clients' frames out. `folder` is the data folder of this exchange."""
+
+    def __init__(self, config: Config, folder: Path, exchange: str, symbols: list[Symbol]) -> None:
+        self._config = config
+        self._folder = folder
+        self._exchange = exchange
+        self._symbols = symbols
+        self._started_ns = time.time_ns()
+
+    async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. `ready` gets the addresses once clients can connect.
+
+        Raises DataFolderError where a file of the data folder cannot be used, OSError where a port is taken.
+        """
+        async with AsyncExitStack() as stack:
+            self._open_files(stack)
+            encode_json = None if self._config.features.binary_websocket else orjson.dumps
+            self.fanout = FanOut(self.table, self.stats, encode_json=encode_json)
+            self.ingest = Ingest(self.table, self.journal, self.fanout, self.stats)
+            self.feeds = Feeds(self.ingest, self._config.exchange, self._after_reads)
+            self.carried = CarriedSymbols(
+                self.table,
+                self._symbols,
+                linger=self._config.exchange.linger,
+                on_want=self.feeds.want,
+                on_drop=self.feeds.drop,
+            )
+            stack.callback(self.carried.close)
+            self.hub = Hub(
+                self._config.websocket,
+                self.fanout,
+                self.carried,
+                origins=self._config.websocket.allowed_origins,
+            )
+            stack.push_async_callback(self.hub.stop)
+            await self.hub.start(self._config.server.host, self._config.server.ws_port)
+            for symbol in self.carried.pin(self._config.exchange.symbols):
+                log.warning("a configured symbol is not known at the exchange", symbol=symbol)
+            stack.push_async_callback(self.feeds.stop)
+            self.feeds.start()
+            control = ControlSocket(self._folder / "control.sock", self._handlers())
+            stack.push_async_callback(control.stop)
+            await control.start()
+            ticking = asyncio.create_task(self._tick(), name="tick")
+            stack.callback(ticking.cancel)
+            preparing = asyncio.create_task(self._keep_room(), name="journal room")
+            stack.callback(preparing.cancel)
+            ready(self.addresses())
+            await stop.wait()
+
+    def addresses(self) -> dict[str, str]:
+        """Where clients and health checks connect."""
+        host, port = self.hub.address
+        base = f"{host}:{port}"
+        return {"websocket": f"ws://{base}/api/v1/ws", "health": f"http://{base}/health"}
+
+    def _open_files(self, stack: AsyncExitStack) -> None:
+        config = self._config.journal
+        (self._folder / "stats").mkdir(parents=True, exist_ok=True)
+        self.journal = JournalWriter.open(
+            self._folder / "journal",
+            self._exchange,
+            segment_bytes=config.segment_bytes,
+            retention_bytes=config.retention_bytes,
+        )
+        stack.callback(self.journal.close)
+        self.stats = Stats.create(self._folder / "stats" / "server", "server")
+        stack.callback(self.stats.close)
+        table_path = self._folder / "table"
+        self.table = SymbolTable.open(str(table_path), self._exchange)
+        stack.callback(self.table.close)
+        bring_up(self.table, table_path, self.journal, self._symbols)
+        self.journal.append_start(time.time_ns())
+
+    def _after_reads(self) -> None:
+        if self.fanout.pending:
+            self.hub.schedule_flush()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            self.ingest.tick()
+            self._after_reads()
+
+    async def _keep_room(self) -> None:
+        """Have the journal's next segment ready before it is needed, off this thread; say so once where it fails."""
+        loop = asyncio.get_running_loop()
+        failed = False
+        while True:
+            if self.journal.needs_prepare:
+                try:
+                    await loop.run_in_executor(None, self.journal.prepare)
+                except DataFolderError as error:
+                    if not failed:
+                        log.error(
+                            "the journal has no room: trades are delivered, not kept", reason=str(error)
+                        )
+                    failed = True
+                    await asyncio.sleep(PREPARE_RETRY)
+                    continue
+                if failed:
+                    log.info("the journal has room again: what was not kept is journaled as gaps")
+                failed = False
+            await asyncio.sleep(TICK)
+
+    def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        return {"status": self._status, "pin": self._pin, "learn": self._learn, "publish": self._publish}
+
+    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "status",
+            "exchange": self._exchange,
+            "uptime": (time.time_ns() - self._started_ns) / 1e9,
+            "feeds": [feed.describe() for feed in self.feeds],
+            "symbols": {"known": len(self.carried.known), "carried": len(self.carried)},
+            "clients": len(self.hub.clients),
+            "journal": {"next_seq": self.journal.next_seq, "unwritten_ranges": self.ingest.unwritten_ranges},
+        }
+
+    def _pin(self, message: dict[str, Any]) -> dict[str, Any]:
+        wanted = message.get("symbols")
+        if not isinstance(wanted, list) or not all(isinstance(symbol, str) for symbol in wanted):
+            raise ProtocolError("bad_field", "pin takes symbols: a list of names")
+        unknown = self.carried.pin({*self._config.exchange.symbols, *wanted})
+        return {"type": "pinned", "unknown": unknown}
+
+    def _learn(self, message: dict[str, Any]) -> dict[str, Any]:
+        rows = message.get("symbols")
+        if not isinstance(rows, list):
+            raise ProtocolError("bad_field", "learn takes symbols: a list of catalog rows")
+        try:
+            symbols = [Symbol.from_row(row) for row in rows]
+        except (ValueError, ArithmeticError) as error:
+            raise ProtocolError("bad_field", str(error)) from error
+        self.carried.learn(symbols)
+        return {"type": "learned", "count": len(symbols)}
+
+    def _publish(self, message: dict[str, Any]) -> dict[str, Any]:
+        symbol, content = message.get("symbol"), message.get("message")
+        if not isinstance(symbol, str) or not isinstance(content, dict):
+            raise ProtocolError("bad_field", "publish takes symbol, a name, and message, an object")
+        return {"type": "published", "clients": self.hub.publish(symbol, content)}

@@ -1,0 +1,135 @@
+"""Which symbols the feeds carry: the configured ones, and whatever clients ask for, a while longer than they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tradeback._fast.table import SymbolTable
+from tradeback.model import Symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A symbol that the feeds bring. `slot` is its place in the table, `stream_id` its id on the wire."""
+
+    slot: int
+    stream_id: int
+    symbol: str
+
+
+@dataclass(slots=True)
+class _Interest:
+    carried: Carried
+    clients: int = 0
+    pinned: bool = False
+    leaving: asyncio.TimerHandle | None = None
+
+
+class CarriedSymbols:
+    """Counts who wants what and tells the feeds.
+
+    A symbol is carried while it is pinned (configured, or on a watchlist) or a client holds it, and for
+    `linger` seconds after the last one let go. Its slot in the table stays for the life of the process.
+    """
+
+    def __init__(
+        self,
+        table: SymbolTable,
+        known: Iterable[Symbol],
+        *,
+        linger: float,
+        on_want: Callable[[str], None],
+        on_drop: Callable[[str], None],
+    ) -> None:
+        self._table = table
+        self._known = {symbol.name: symbol for symbol in known}
+        self._linger = linger
+        self._on_want = on_want
+        self._on_drop = on_drop
+        self._interests: dict[str, _Interest] = {}
+        self._slots: dict[int, Carried] = {}
+
+    def __len__(self) -> int:
+        return len(self._interests)
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._interests
+
+    @property
+    def known(self) -> dict[str, Symbol]:
+        """Every symbol of the catalog by name, carried or not."""
+        return self._known
+
+    def learn(self, symbols: Iterable[Symbol]) -> None:
+        """Take symbols that the catalog has gained or changed."""
+        self._known.update((symbol.name, symbol) for symbol in symbols)
+
+    def acquire(self, symbol: str) -> Carried | None:
+        """A client wants the symbol. None: no active symbol of that name is known. Each call needs a release."""
+        interest = self._interest(symbol)
+        if interest is None:
+            return None
+        interest.clients += 1
+        return interest.carried
+
+    def release(self, slot: int) -> None:
+        """A client that acquired the symbol of this slot wants it no more."""
+        interest = self._interests[self._slots[slot].symbol]
+        interest.clients -= 1
+        self._let_go(interest)
+
+    def pin(self, symbols: Iterable[str]) -> list[str]:
+        """Carry exactly these beside what clients want, in place of those pinned before; answers the unknown ones."""
+        wanted = set(symbols)
+        unknown = []
+        for symbol in sorted(wanted):
+            interest = self._interest(symbol)
+            if interest is None:
+                unknown.append(symbol)
+            else:
+                interest.pinned = True
+        for symbol, interest in list(self._interests.items()):
+            if interest.pinned and symbol not in wanted:
+                interest.pinned = False
+                self._let_go(interest)
+        return unknown
+
+    def close(self) -> None:
+        """Cancel the timers of symbols that linger."""
+        for interest in self._interests.values():
+            if interest.leaving is not None:
+                interest.leaving.cancel()
+
+    def _interest(self, symbol: str) -> _Interest | None:
+        interest = self._interests.get(symbol)
+        if interest is None:
+            known = self._known.get(symbol)
+            if known is None or not known.info.is_active:
+                return None
+            interest = self._interests[symbol] = _Interest(self._carry(known))
+            self._on_want(symbol)
+        elif interest.leaving is not None:
+            interest.leaving.cancel()
+            interest.leaving = None
+        return interest
+
+    def _carry(self, symbol: Symbol) -> Carried:
+        slot = self._table.add(symbol.name, symbol.stream_id, symbol.info.quantity_precision)
+        if slot in self._slots:
+            # It was carried before and dropped: what it traded meanwhile was not asked for, and is no gap.
+            self._table.rebase(slot)
+        carried = Carried(slot, symbol.stream_id, symbol.name)
+        self._slots[slot] = carried
+        return carried
+
+    def _let_go(self, interest: _Interest) -> None:
+        if interest.clients or interest.pinned or interest.leaving is not None:
+            return
+        loop = asyncio.get_running_loop()
+        interest.leaving = loop.call_later(self._linger, self._drop, interest)
+
+    def _drop(self, interest: _Interest) -> None:
+        del self._interests[interest.carried.symbol]
+        self._on_drop(interest.carried.symbol)

@@ -1,0 +1,269 @@
+"""Feeds: our side of the exchange's streams. A line of streams (all trades, say) rides on one feed or more.
+
+A feed keeps one connection delivering: it reconnects with backoff, notices one that is connected but mute, and
+before an old connection ends has the next one delivering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from tradeback._fast.ingest import Ingest
+from tradeback.config import ExchangeConfig
+from tradeback.errors import ExchangeError
+from tradeback.exchange.binance import BOOK_TICKER, COMBINED_PATH, STREAM_TYPES, stream_name
+from tradeback.server.connection import FeedConnection
+
+log = structlog.get_logger(__name__)
+
+BACKOFF_FIRST = 0.25
+BACKOFF_CAP = 60.0
+STABLE_AFTER = 30.0
+RENEWAL_TIMEOUT = 30.0
+
+
+def backoff_delays() -> Iterator[float]:
+    """Seconds to wait before each further try: doubling up to a minute, each with full jitter above a half."""
+    delay = BACKOFF_FIRST
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(delay * 2, BACKOFF_CAP)
+
+
+class Feed:
+    """Up to 1024 streams of one type, over one connection at a time (two while one relieves the other)."""
+
+    def __init__(
+        self,
+        name: str,
+        stream_type: str,
+        ingest: Ingest,
+        config: ExchangeConfig,
+        url: str,
+        after_reads: Callable[[], None],
+        witness_ns: Callable[[], int],
+    ) -> None:
+        self.name = name
+        self.stream_type = stream_type
+        self.symbols: set[str] = set()
+        self.connects = 0
+        self.last_error: str | None = None
+        self._ingest = ingest
+        self._config = config
+        self._url = url
+        self._after_reads = after_reads
+        self._witness_ns = witness_ns
+        self._current: FeedConnection | None = None
+        self._next: FeedConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection is open now."""
+        return self._current is not None and self._current.failure is None
+
+    @property
+    def last_message_ns(self) -> int:
+        """Monotonic time of the last market message, 0 where none came yet on this connection."""
+        return self._current.listener.last_market_ns if self._current is not None else 0
+
+    def describe(self) -> dict[str, object]:
+        """The state of this feed for the control socket."""
+        age = (time.monotonic_ns() - self.last_message_ns) / 1e9 if self.last_message_ns else None
+        return {
+            "name": self.name,
+            "connected": self.connected,
+            "streams": len(self.symbols),
+            "subscribed": len(self._current.subscribed) if self._current is not None else 0,
+            "connects": self.connects,
+            "last_message_age": age,
+            "last_error": self.last_error,
+        }
+
+    def start(self) -> None:
+        """Connect, and stay connected until `stop`."""
+        self._task = asyncio.create_task(self._run(), name=f"feed {self.name}")
+
+    async def stop(self) -> None:
+        """Close the connection and end."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for connection in (self._current, self._next):
+            if connection is not None:
+                connection.close()
+
+    def add(self, symbol: str) -> None:
+        """Carry the symbol's stream from now on."""
+        self.symbols.add(symbol)
+        self._tell()
+
+    def remove(self, symbol: str) -> None:
+        """Carry it no longer."""
+        self.symbols.discard(symbol)
+        self._tell()
+
+    def _tell(self) -> None:
+        streams = self._streams()
+        for connection in (self._current, self._next):
+            if connection is not None:
+                connection.want(streams)
+
+    def _streams(self) -> set[str]:
+        return {stream_name(symbol, self.stream_type) for symbol in self.symbols}
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        delays = backoff_delays()
+        while True:
+            try:
+                self._current = await self._open()
+                while True:
+                    await self._watch(self._current)
+                    await self._relieve(self._current)
+            except ExchangeError as error:
+                self.last_error = str(error)
+                log.warning("feed interrupted", feed=self.name, reason=str(error))
+            connection, self._current = self._current, None
+            if connection is not None:
+                connection.close()
+                if loop.time() - connection.opened_at > STABLE_AFTER:
+                    delays = backoff_delays()
+            await asyncio.sleep(next(delays))
+
+    async def _open(self) -> FeedConnection:
+        connection = FeedConnection(self.name, self._ingest, self._config, self._after_reads)
+        await connection.open(self._url)
+        connection.want(self._streams())
+        self.connects += 1
+        log.info("feed connected", feed=self.name, url=self._url, streams=len(self.symbols))
+        return connection
+
+    async def _watch(self, connection: FeedConnection) -> None:
+        """Return when the connection has to be relieved in good order; raise ExchangeError when it is of no use."""
+        loop = asyncio.get_running_loop()
+        interval = min(1.0, self._config.mute_limit / 4)
+        while True:
+            try:
+                async with asyncio.timeout(interval):
+                    await connection.attention.wait()
+            except TimeoutError:
+                self._check_silence(connection)
+            if connection.failure is not None:
+                raise ExchangeError(connection.failure)
+            if connection.renewal_asked or loop.time() - connection.opened_at > self._config.connection_age:
+                return
+
+    def _check_silence(self, connection: FeedConnection) -> None:
+        """A quiet market and a dead line look alike: a ping tells the one, the other lines tell the rest."""
+        now, limit = time.monotonic_ns(), self._config.mute_limit
+        silent = (now - connection.listener.last_frame_ns) / 1e9
+        if silent > limit:
+            connection.fail(f"{self.name}: not a sign of life for {silent:.0f} s, pings unanswered")
+        elif silent > limit / 2:
+            connection.ping()
+        heard = max(connection.listener.last_market_ns, connection.subscribed_ns)
+        if connection.subscribed_ns and (now - heard) / 1e9 > limit and self._witness_ns() > heard:
+            connection.fail(f"{self.name}: no message for {limit:.0f} s while other feeds bring trades")
+
+    async def _relieve(self, old: FeedConnection) -> None:
+        """Have the next connection deliver, then close the old one. The table drops what both bring."""
+        old.attention.clear()
+        log.info("feed is relieved", feed=self.name, asked=old.renewal_asked)
+        try:
+            self._next = await self._open()
+            try:
+                async with asyncio.timeout(RENEWAL_TIMEOUT):
+                    await self._next.delivering()
+            except TimeoutError:
+                log.info("the next connection brought nothing yet, as a quiet market would", feed=self.name)
+            if self._next.failure is not None:
+                raise ExchangeError(self._next.failure)
+        except ExchangeError as error:
+            if self._next is not None:
+                self._next.close()
+                self._next = None
+            if old.failure is not None:
+                raise
+            log.warning("not relieved, the old connection goes on", feed=self.name, reason=str(error))
+            await asyncio.sleep(BACKOFF_FIRST)
+            return
+        self._current, self._next = self._next, None
+        old.close()
+
+
+class Shard:
+    """The feeds that carry the same symbols: one for each type of stream."""
+
+    def __init__(
+        self, number: int, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None]
+    ) -> None:
+        url = config.ws_endpoint.rstrip("/") + COMBINED_PATH
+        self.symbols: set[str] = set()
+        self.feeds = [
+            Feed(
+                f"{stream_type}-{number}",
+                stream_type,
+                ingest,
+                config,
+                url,
+                after_reads,
+                self._newest_trade_ns,
+            )
+            for stream_type in STREAM_TYPES
+        ]
+
+    def _newest_trade_ns(self) -> int:
+        return max(feed.last_message_ns for feed in self.feeds if feed.stream_type != BOOK_TICKER)
+
+
+class Feeds:
+    """All feeds. A symbol rides on one shard; a new shard is opened where the exchange's limit of streams is met."""
+
+    def __init__(self, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None]) -> None:
+        self.shards: list[Shard] = []
+        self._ingest = ingest
+        self._config = config
+        self._after_reads = after_reads
+        self._shard_of: dict[str, Shard] = {}
+        self._running = False
+
+    def __iter__(self) -> Iterator[Feed]:
+        return (feed for shard in self.shards for feed in shard.feeds)
+
+    def start(self) -> None:
+        """Connect the feeds of the symbols carried so far, and of those to come as they come."""
+        self._running = True
+        for feed in self:
+            feed.start()
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        self._running = False
+        await asyncio.gather(*(feed.stop() for feed in self))
+
+    def want(self, symbol: str) -> None:
+        """Carry the streams of the symbol."""
+        shard = next((s for s in self.shards if len(s.symbols) < self._config.streams_per_connection), None)
+        if shard is None:
+            shard = Shard(len(self.shards), self._ingest, self._config, self._after_reads)
+            self.shards.append(shard)
+            if self._running:
+                for feed in shard.feeds:
+                    feed.start()
+        shard.symbols.add(symbol)
+        self._shard_of[symbol] = shard
+        for feed in shard.feeds:
+            feed.add(symbol)
+
+    def drop(self, symbol: str) -> None:
+        """Carry them no longer."""
+        shard = self._shard_of.pop(symbol)
+        shard.symbols.discard(symbol)
+        for feed in shard.feeds:
+            feed.remove(symbol)
