@@ -8,7 +8,7 @@ APT    := git python3-venv python3-dev gcc make
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run build test check bench clean help
+.PHONY: run build test chaos check bench clean help
 
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
@@ -17,6 +17,9 @@ build: $(VENV)/.built  ## make .venv, install, compile; leaves .venv/bin/tradeba
 
 test: build  ## run the tests
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest
+
+chaos: build  ## kill processes at random moments, a hundred rounds each; `make test` does ten
+	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos
 
 check: build  ## ruff, mypy on the Python parts and the stubs
 	$(BIN)/ruff check .

@@ -33,6 +33,10 @@ COMMANDS = {
         "tradeback.commands.record:record",
         "Record the exchange's streams into FILE (.jsonl, or .jsonl.gz), for `tradeback sim --replay`.",
     ),
+    "tail": (
+        "tradeback.commands.tail:tail_command",
+        "Print the journal as it grows, one JSON line a record.",
+    ),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

@@ -1,4 +1,4 @@
-"""A reader's place in the journal. Python imports these names from `journal`, compiled readers cimport them here."""
+"""A reader's place in the journal. Python imports it from `journal`, compiled readers cimport it here."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -36,7 +36,7 @@ cdef class JournalCursor:
     cdef Segment segment                # the one that holds `seq`, or the one before
     cdef PlaceFile place
 
-    # A run of whole records from `seq` on, in the mapped file itself: valid until the next call on this cursor.
+    # A run of whole records from `seq` on, in the mapped file: valid until the next call on this cursor.
     # NULL with count 0 where there is nothing new. Raises PlaceLostError and DataFolderError.
     cdef const JournalRecord* peek(self, Py_ssize_t* count) except? NULL
     # Go past `n` of the records that `peek` showed.

@@ -1,8 +1,8 @@
 """JournalCursor: a reader's place in the journal, of any process; PlaceFile: where a durable one is kept.
 
-A cursor is owned by one thread of the reading process. It maps segments read-only and never holds the writer up,
-except that retention waits for durable ones (up to its hard cap). Readers see committed, whole records only: a record
-whose checksum is wrong is passed over and counted in `damaged`.
+A cursor is owned by one thread of the reading process. It maps segments read-only and never holds the writer
+up, except that retention waits for durable ones (up to its hard cap). Readers see committed, whole records
+only: a record whose checksum is wrong is passed over and counted in `damaged`.
 """
 
 import fcntl
@@ -49,17 +49,21 @@ JournalTrade = namedtuple(
 JournalGap = namedtuple("JournalGap", "seq stream_id first_id last_id trade_count ts_event reason flags")
 JournalStart = namedtuple("JournalStart", "seq ts_event")
 JournalOther = namedtuple("JournalOther", "seq kind data")
+Record = JournalTrade | JournalGap | JournalStart | JournalOther
 
 
 cdef object as_tuple(const JournalRecord* record, uint64_t seq):
     cdef const GapRecord* gap
     if record.kind == RECORD_TRADE:
-        return JournalTrade(seq, record.stream_id, record.trade_id, record.trade_count, record.price, record.qty,
-                            record.bid, record.ask, record.ts_event, record.recv_offset_us, record.flags)
+        return JournalTrade(
+            seq, record.stream_id, record.trade_id, record.trade_count, record.price, record.qty, record.bid,
+            record.ask, record.ts_event, record.recv_offset_us, record.flags,
+        )
     if record.kind == RECORD_GAP:
         gap = <const GapRecord*>record
-        return JournalGap(seq, gap.stream_id, gap.first_id, gap.last_id, gap.trade_count, gap.ts_event, gap.reason,
-                          gap.flags)
+        return JournalGap(
+            seq, gap.stream_id, gap.first_id, gap.last_id, gap.trade_count, gap.ts_event, gap.reason, gap.flags,
+        )
     if record.kind == RECORD_START:
         return JournalStart(seq, record.ts_event)
     # A newer writer may add kinds; readers pass the bytes on rather than fail.
@@ -79,7 +83,10 @@ cdef class PlaceFile:
 
     @staticmethod
     def open(path, writable=True):
-        """Map the file, made where it is missing and `writable`. Raises DataFolderError, also where it is in use."""
+        """Map the file; `writable` makes it where it is missing, and takes its lock.
+
+        Raises DataFolderError, also where another has the lock.
+        """
         cdef PlaceFile self = PlaceFile.__new__(PlaceFile)
         self.path = path
         try:
@@ -99,15 +106,15 @@ cdef class PlaceFile:
             os.pwrite(self.fd, head, 0)
         if len(head) != PLACE_BYTES or struct.unpack_from("<8sI", head) != (PLACE_MAGIC, PLACE_VERSION):
             raise DataFolderError(
-                f"{path} is no saved place of a cursor, or of another version: delete it, and its reader starts "
-                "again from the oldest record"
+                f"{path} is no saved place of a cursor, or of another version: delete it, and its reader "
+                "starts again from the oldest record"
             )
         if writable:
             os.pwrite(self.fd, struct.pack("<I", os.getpid()), 16)
-        cdef void* map = mmap(NULL, PLACE_BYTES, PROT_READ | PROT_WRITE if writable else PROT_READ, MAP_SHARED,
-                              self.fd, 0)
+        cdef int protection = PROT_READ | PROT_WRITE if writable else PROT_READ
+        cdef void* map = mmap(NULL, PLACE_BYTES, protection, MAP_SHARED, self.fd, 0)
         if map == MAP_FAILED:
-            raise MemoryError(f"{path} cannot be mapped: raise the limit on address space")
+            raise MemoryError(f"{path} cannot be mapped: raise ulimit -v")
         self.map = map
         return self
 
@@ -119,7 +126,8 @@ cdef class PlaceFile:
             except BlockingIOError:
                 pid = struct.unpack_from("<I", os.pread(self.fd, 20, 0).ljust(20, b"\0"), 16)[0]
                 raise DataFolderError(
-                    f"the cursor {self.path} is in use by process {pid}: stop that one, or give this one another name"
+                    f"the cursor {self.path} is in use by process {pid}: stop that one, or give this one "
+                    "another name"
                 ) from None
             # `drop_cursor` may have deleted it between the two calls; then the lock is on nothing.
             try:
@@ -227,7 +235,9 @@ cdef class JournalCursor:
         self.name = name
         if name is not None:
             if not PLACE_NAME.fullmatch(name):
-                raise DataFolderError(f"{name!r} cannot name a cursor: take letters, digits, _ . and -, at most 64")
+                raise DataFolderError(
+                    f"{name!r} cannot name a cursor: take letters, digits, _ . and -, at most 64"
+                )
             self.place = PlaceFile.open(os.path.join(self.folder, CURSORS_FOLDER, name))
             self.seq = self.place.load()
         if self.seq == 0:
@@ -249,7 +259,7 @@ cdef class JournalCursor:
             for first_seq, path in reversed(list_segments(self.folder)):
                 segment = Segment.open(path)
                 self.seq = segment.first_seq + segment.committed()
-                # The next segment is made ahead of need: while it is empty, the end may lie in the one before.
+                # The next segment is made ahead of need: while it is empty, the end may lie before it.
                 if segment.committed() > 0:
                     break
         elif isinstance(start, int) and start > 0:
@@ -293,7 +303,7 @@ cdef class JournalCursor:
         self.seq += <uint64_t>n
 
     cdef bint _move(self) except -1:
-        """Map the segment that holds `seq`, or the one after a jump in the numbers; False where there is none yet."""
+        """Map the segment that holds `seq`, or the one after a jump in the numbers; False: none yet."""
         cdef Segment segment
         cdef uint64_t end
         while True:
@@ -311,12 +321,12 @@ cdef class JournalCursor:
                     if self.seq < segment.previous_end:
                         raise PlaceLostError(
                             f"record {self.seq} is no longer in the journal {self.folder}, the oldest is "
-                            f"{segment.first_seq}: go on from there, and raise JOURNAL_RETENTION_BYTES if this reader "
-                            "may be away for so long",
+                            f"{segment.first_seq}: go on from there, and raise JOURNAL_RETENTION_BYTES if this "
+                            "reader may be away for so long",
                             segment.first_seq,
                         )
                 else:
-                    end = segment.first_seq + segment.capacity
+                    end = segment.end
                     if load_acquire(&segment.header.sealed):
                         end = segment.first_seq + segment.committed()
                     if self.seq < end:
@@ -334,7 +344,7 @@ cdef class JournalCursor:
             return True
 
     def available(self) -> int:
-        """How many records can be read at once from here: a run in one segment, at most 4096; 0 for nothing new."""
+        """How many records can be read at once: a run in one segment, at most 4096; 0 for nothing new."""
         cdef Py_ssize_t count
         self.peek(&count)
         return count
@@ -404,8 +414,11 @@ cdef class JournalCursor:
             pause = min(pause * 3 // 2, <int64_t>POLL_MAX_NS)
 
     def save(self):
-        """Keep the place of a durable cursor: everything before it is done with. A memory write; it survives the
-        process, and a machine crash as far as the kernel has written it."""
+        """Keep the place of a durable cursor: everything before it is done with.
+
+        A memory write: it survives the process, and a machine crash as far as the kernel has written it. So a
+        reader may see records again after a crash: what it does with them must be idempotent by number.
+        """
         if self.place is not None:
             self.place.store(self.seq, now_ns())
 

@@ -1,14 +1,14 @@
 """JournalWriter: the one writer of a journal; JournalCursor (from cursor.pyx): any reader's place in it.
 
-Who runs what: the hot thread calls `append`, which makes no system call. `prepare` runs in an executor thread of the
-same process when `needs_prepare` says so: it reserves the next segment, faults pages in ahead of the hot thread,
-syncs full segments and deletes old ones. `open` and `close` are for the composition root.
+Who runs what: the hot thread calls `append`, which makes no system call. `prepare` runs in an executor thread of
+the same process when `needs_prepare` says so: it reserves the next segment, faults pages in ahead of the hot
+thread, syncs full segments and deletes old ones. `open` and `close` are for the composition root.
 
-The folder: `lock`, `<first sequence number, 20 digits>.segment`, `cursors/<name>`. Records are numbered from 1; a
-number is a record's place in the log and is never given twice. A process that is killed loses nothing that `append`
-took. A machine that crashes loses what the kernel had not written yet, usually the last 30 seconds: the hot thread
-never syncs, `prepare` syncs each segment once it is full. After such a crash numbering goes on above all that any
-header or durable cursor says was given.
+The folder: `lock`, `<first sequence number, 20 digits>.segment`, `cursors/<name>`. Records are numbered from 1;
+a number is a record's place in the log and is never given twice. A process that is killed loses nothing that
+`append` took. A machine that crashes loses what the kernel had not written yet, usually the last 30 seconds: the
+hot thread never syncs, `prepare` syncs each segment once it is full. After such a crash numbering goes on above
+all that any header or durable cursor says was given.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ from tradeback._fast.segment cimport (
 )
 
 from tradeback._fast.cursor import (
-    JournalCursor, JournalGap, JournalOther, JournalStart, JournalTrade, drop_cursor, durable_places,
+    JournalCursor, JournalGap, JournalOther, JournalStart, JournalTrade, Record, drop_cursor, durable_places,
 )
 from tradeback._fast.segment import folder_error, list_segments
 from tradeback.errors import DataFolderError
@@ -45,8 +45,8 @@ HARD_CAP_FACTOR = 2
 LOCK_NAME = "lock"
 
 PrepareReport = namedtuple("PrepareReport", "deleted overrun")
-PrepareReport.__doc__ = """What `prepare` did: `deleted` segments by path, and a sentence for each durable cursor that
-lost its place in `overrun`, which the caller logs as errors and counts."""
+PrepareReport.__doc__ = """What `prepare` did: `deleted` segments by path, and in `overrun` a sentence for each
+durable cursor that lost its place, which the caller logs as errors and counts."""
 
 
 @cython.final
@@ -65,15 +65,17 @@ cdef class JournalWriter:
         """Take the journal in `folder`, made where it is missing, and go on after its last whole record.
 
         `name` says whose journal it is (exchange/name): another's is refused. A torn tail is cut off; `cut`,
-        `damaged` and `skipped` say what was found. Raises DataFolderError where another process holds it, a segment
-        is foreign, of another version, cut short or missing in the middle, or the folder cannot be written; nothing
-        that is there is deleted or changed then.
+        `damaged` and `skipped` say what was found. Raises DataFolderError where another process holds it, a
+        segment is foreign, of another version, cut short or missing in the middle, or the folder cannot be
+        written; no segment is deleted or changed then.
         """
         cdef JournalWriter self = JournalWriter.__new__(JournalWriter)
         if len(name.encode()) >= NAME_BYTES:
-            raise DataFolderError(f"{name!r} is too long to name a journal: take fewer than {NAME_BYTES} bytes")
+            raise DataFolderError(f"{name!r} is too long to name a journal: take under {NAME_BYTES} bytes")
         if segment_bytes < SEGMENT_HEADER_BYTES + JOURNAL_RECORD_BYTES:
-            raise DataFolderError(f"a segment of {segment_bytes} bytes holds no record: raise JOURNAL_SEGMENT_BYTES")
+            raise DataFolderError(
+                f"a segment of {segment_bytes} bytes holds no record: raise JOURNAL_SEGMENT_BYTES"
+            )
         self.folder, self.name = os.fspath(folder), name
         self.segment_records = (segment_bytes - SEGMENT_HEADER_BYTES) // JOURNAL_RECORD_BYTES
         self.retention_bytes = retention_bytes
@@ -95,8 +97,8 @@ cdef class JournalWriter:
         except BlockingIOError:
             pid = os.pread(self.lock_fd, 20, 0).decode(errors="replace").strip() or "unknown"
             raise DataFolderError(
-                f"the journal {self.folder} is being written by process {pid}: stop that one, or choose another "
-                "data folder"
+                f"the journal {self.folder} is being written by process {pid}: stop that one, or choose "
+                "another data folder"
             ) from None
         os.ftruncate(self.lock_fd, 0)
         os.pwrite(self.lock_fd, f"{os.getpid()}\n".encode(), 0)
@@ -113,26 +115,30 @@ cdef class JournalWriter:
         before = None
         for segment in chain:
             if segment.name != self.name:
-                raise DataFolderError(f"{segment.path} belongs to the journal of {segment.name!r}, and this is "
-                                      f"{self.name!r}: move it away, or choose another data folder")
-            if before is not None and not before.first_seq <= segment.previous_end <= before.first_seq + before.capacity:
+                raise DataFolderError(
+                    f"{segment.path} belongs to the journal of {segment.name!r}, and this is {self.name!r}: "
+                    "move it away, or choose another data folder"
+                )
+            if before is not None and not before.first_seq <= segment.previous_end <= before.end:
                 raise DataFolderError(
                     f"the segment that should follow {before.path} is missing, the next one is {segment.path}: "
                     f"restore it, or move {before.path} and all older ones away as well"
                 )
             before = segment
-        # What follows a segment says where that one ends, even where the machine crashed before its own counter
-        # was written. Ending early, it is sealed.
+        # What follows a segment says where that one ends, even where the machine crashed before its own
+        # counter was written. Ending early, it is sealed.
         for before, segment in pairwise(chain):
-            if segment.header.committed or segment.whole_end() or segment.previous_end < before.first_seq + before.capacity:
+            early = segment.previous_end < before.end
+            if early or segment.header.committed or segment.whole_end():
                 store_release(&before.header.committed, segment.previous_end - before.first_seq)
-                store_release(&before.header.sealed, segment.previous_end < before.first_seq + before.capacity)
+                store_release(&before.header.sealed, early)
 
         given = 1
         for place in durable_places(self.folder).values():
             given = max(given, <uint64_t>place)
         if not chain:
-            return self._use(Segment.create(self.folder, self.name, given, given, self.segment_records), 0)
+            segment = Segment.create(self.folder, self.name, given, given, self.segment_records)
+            return self._use(segment, 0)
 
         # The last one with a record is the end; one made ahead of need may follow it.
         ahead = None
@@ -155,8 +161,8 @@ cdef class JournalWriter:
             self.next = ahead
             return self._use(segment, count)
 
-        # Numbers above the end were given and their records are lost: leave them out, and go on in another segment.
-        # In this order, so that a kill in between loses no knowledge of them.
+        # Numbers above the end were given and their records are lost: leave them out, and go on in another
+        # segment. In this order, so that a kill in between loses no knowledge of them.
         self.skipped = given - end
         if ahead is not None:
             if segment.header.sealed and given <= ahead.first_seq:
@@ -233,11 +239,11 @@ cdef class JournalWriter:
     # ---- off the hot thread
 
     def prepare(self):
-        """Reserve the next segment, fault pages in, sync and unmap full segments, delete old ones: a PrepareReport.
+        """Delete old segments, reserve the next one, fault pages in, sync and unmap full ones: a PrepareReport.
 
-        May block on the disk for seconds, with the GIL released; call it in an executor, while `append` goes on.
-        Raises DataFolderError where there is no room: `append` then fills the segment it has and refuses, until a
-        later call succeeds.
+        May block on the disk for seconds, with the GIL released; call it in an executor, while `append` goes
+        on. Raises DataFolderError where there is no room: `append` then fills the segments it has and refuses,
+        until a later call succeeds.
         """
         cdef uint64_t index, ahead
         with self.busy:
@@ -278,7 +284,7 @@ cdef class JournalWriter:
             self.active = self.next
             self.next = None
             self.touched = min(<uint64_t>TOUCH_RECORDS, self.active.capacity)
-        first = self.active.first_seq + self.active.capacity
+        first = self.active.end
         self.next = Segment.create(self.folder, self.name, first, first, self.segment_records)
         self._offer()
         return 0
@@ -305,9 +311,9 @@ cdef class JournalWriter:
             self.deleted.append(path)
             total -= size
         self.overrun += [
-            f"the cursor {name} of the journal {self.folder} stands at record {places[name]}, so far behind that "
-            f"records it still needed were deleted at {HARD_CAP_FACTOR} times the retention of {self.retention_bytes} "
-            "bytes: see to its reader, drop the cursor, or raise JOURNAL_RETENTION_BYTES"
+            f"the cursor {name} of the journal {self.folder} stands at record {places[name]}, so far behind "
+            f"that records it still needed were deleted at {HARD_CAP_FACTOR} times the retention of "
+            f"{self.retention_bytes} bytes: see to its reader, drop the cursor, or raise JOURNAL_RETENTION_BYTES"
             for name in sorted(hurt)
         ]
 
@@ -344,10 +350,12 @@ cdef class JournalWriter:
         return self.next_seq - 1
 
     def append_bytes(self, record: bytes) -> int:
-        """Append 64 bytes laid out as JOURNAL_FORMAT or GAP_FORMAT, whose crc is filled here: its sequence number."""
+        """Append 64 bytes laid out as JOURNAL_FORMAT or GAP_FORMAT; the crc is filled here. Its number."""
         cdef JournalRecord copy
         if len(record) != sizeof(JournalRecord) or record[58] == 0:
-            raise ValueError(f"{len(record)} bytes of kind {record[58:59]!r} are no record: give 64 and a kind above 0")
+            raise ValueError(
+                f"{len(record)} bytes of kind {record[58:59]!r} are no record: give 64 and a kind above 0"
+            )
         memcpy(&copy, <const char*>record, sizeof(copy))
         return self._appended(&copy)
 
@@ -357,7 +365,8 @@ cdef class JournalWriter:
         cdef JournalRecord record
         record.price, record.qty, record.bid, record.ask = price, qty, bid, ask
         record.trade_id, record.ts_event, record.recv_offset_us = trade_id, ts_event, recv_offset_us
-        record.trade_count, record.stream_id, record.kind, record.flags = trade_count, stream_id, RECORD_TRADE, flags
+        record.trade_count, record.stream_id = trade_count, stream_id
+        record.kind, record.flags = RECORD_TRADE, flags
         return self._appended(&record)
 
     def append_gap(self, *, stream_id, first_id, last_id, ts_event, reason, flags=0) -> int:
@@ -370,7 +379,7 @@ cdef class JournalWriter:
         return self._appended(<JournalRecord*>&gap)
 
     def append_start(self, now_ns: int) -> int:
-        """Append the record that says a writer was opened at unix time `now_ns`. Returns its sequence number."""
+        """Append the record that says a writer was opened at unix time `now_ns`. Returns its number."""
         cdef JournalRecord record
         memset(&record, 0, sizeof(record))
         record.ts_event, record.kind = now_ns, RECORD_START

@@ -1,4 +1,4 @@
-"""One segment file of the journal: a header page, then records; and the checksum that makes a record whole."""
+"""One segment file of the journal: a header page, then records; and what makes a record whole."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -53,6 +53,7 @@ cdef class Segment:
     cdef readonly uint64_t first_seq
     cdef readonly uint64_t capacity
     cdef readonly uint64_t previous_end
+    cdef readonly uint64_t end          # first_seq + capacity
 
     @staticmethod
     cdef Segment _map(str path, int fd, bint writable)

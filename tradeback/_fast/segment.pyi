@@ -12,6 +12,7 @@ class Segment:
     first_seq: Final[int]
     capacity: Final[int]
     previous_end: Final[int]
+    end: Final[int]
     @staticmethod
     def create(folder: str, name: str, first_seq: int, previous_end: int, capacity: int) -> Segment: ...
     @staticmethod

@@ -88,7 +88,10 @@ def folder_error(path, error: OSError) -> DataFolderError:
     except (OSError, KeyError):
         owner = "another user"
     if error.errno in (errno.EACCES, errno.EPERM):
-        remedy = f"it belongs to {owner} and this process runs as user {os.geteuid()}: give it to that user (chown -R)"
+        remedy = (
+            f"it belongs to {owner} and this process runs as user {os.geteuid()}: "
+            "give it to that user (chown -R)"
+        )
     elif error.errno == errno.EROFS:
         remedy = "it lies on a read-only file system: mount it writable, or choose another data folder"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -101,12 +104,13 @@ def folder_error(path, error: OSError) -> DataFolderError:
 
 
 def list_segments(folder) -> list:
-    """`(first_seq, path)` of every segment in the folder, oldest first; empty where there is no folder yet."""
+    """`(first_seq, path)` of every segment in the folder, oldest first; empty where there is no folder."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return [(int(name[:20]), os.path.join(folder, name)) for name in sorted(names) if NAME_PATTERN.fullmatch(name)]
+    found = sorted(name for name in names if NAME_PATTERN.fullmatch(name))
+    return [(int(name[:20]), os.path.join(folder, name)) for name in found]
 
 
 def sync_folder(folder) -> None:
@@ -138,8 +142,10 @@ cdef class Segment:
         cdef long size = SEGMENT_HEADER_BYTES + <long>capacity * JOURNAL_RECORD_BYTES
         path = os.path.join(folder, f"{first_seq:020d}.segment")
         fresh = path + ".new"
-        fixed = struct.pack(HEADER_FORMAT, MAGIC, SEGMENT_VERSION, SEGMENT_HEADER_BYTES, name.encode(), first_seq,
-                            capacity, previous_end, time.time_ns())
+        fixed = struct.pack(
+            HEADER_FORMAT, MAGIC, SEGMENT_VERSION, SEGMENT_HEADER_BYTES, name.encode(), first_seq, capacity,
+            previous_end, time.time_ns(),
+        )
         head = fixed + struct.pack("<I", checksum(fixed))
         try:
             fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
@@ -160,8 +166,11 @@ cdef class Segment:
 
     @staticmethod
     def open(path, writable=False):
-        """Map an existing segment. FileNotFoundError where retention has deleted it; DataFolderError where the
-        file is foreign, of another version, shorter than its header says, or may not be read."""
+        """Map an existing segment. FileNotFoundError where retention has deleted it.
+
+        DataFolderError where the file is foreign, of another version, shorter than its header says, or may not
+        be read. A file that someone cuts short later, while it is mapped, kills its readers (SIGBUS).
+        """
         try:
             fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -181,27 +190,31 @@ cdef class Segment:
         remedy = "move it out of the folder, or restore it from a copy"
         if len(head) < SEGMENT_HEADER_BYTES or not head.startswith(MAGIC):
             raise DataFolderError(f"{path} is no segment of a journal: {remedy}")
-        magic, version, header_bytes, name, first_seq, capacity, previous_end, _ = struct.unpack_from(HEADER_FORMAT, head)
+        _, version, start, name, first_seq, capacity, previous_end, _ = struct.unpack_from(HEADER_FORMAT, head)
         if version != SEGMENT_VERSION:
             raise DataFolderError(
-                f"{path} has version {version} of the journal's format, and this program knows {SEGMENT_VERSION}: "
-                "run the program that wrote it, or choose another data folder"
+                f"{path} has version {version} of the journal's format, and this program knows "
+                f"{SEGMENT_VERSION}: run the program that wrote it, or choose another data folder"
             )
         fixed = struct.calcsize(HEADER_FORMAT)
-        if struct.unpack_from("<I", head, fixed)[0] != checksum(head[:fixed]) or header_bytes != SEGMENT_HEADER_BYTES:
+        crc, = struct.unpack_from("<I", head, fixed)
+        if crc != checksum(head[:fixed]) or start != SEGMENT_HEADER_BYTES:
             raise DataFolderError(f"{path} has a damaged header: {remedy}")
         if os.path.basename(path) != f"{first_seq:020d}.segment":
             raise DataFolderError(f"{path} was renamed, it starts with record {first_seq}: name it "
                                   f"{first_seq:020d}.segment")
         self.name = name.rstrip(b"\0").decode()
         self.first_seq, self.capacity, self.previous_end = first_seq, capacity, previous_end
+        self.end = self.first_seq + self.capacity
         self.map_bytes = SEGMENT_HEADER_BYTES + self.capacity * JOURNAL_RECORD_BYTES
         size = os.fstat(fd).st_size
         if size < self.map_bytes:
-            raise DataFolderError(f"{path} was cut to {size} bytes and should have {self.map_bytes}: {remedy}")
+            raise DataFolderError(
+                f"{path} was cut to {size} bytes and should have {self.map_bytes}: {remedy}"
+            )
         map = mmap(NULL, self.map_bytes, PROT_READ | PROT_WRITE if writable else PROT_READ, MAP_SHARED, fd, 0)
         if map == MAP_FAILED:
-            raise MemoryError(f"{self.map_bytes} bytes of {path} cannot be mapped: raise the limit on address space")
+            raise MemoryError(f"{self.map_bytes} bytes of {path} cannot be mapped: raise ulimit -v")
         self.header = <SegmentHeader*>map
         self.records = <JournalRecord*>(<char*>map + SEGMENT_HEADER_BYTES)
         if not writable:
@@ -214,7 +227,7 @@ cdef class Segment:
         return min(load_acquire(&self.header.committed), self.capacity)
 
     cdef void touch(self, uint64_t first, uint64_t end) noexcept nogil:
-        """Fault in the pages of the records at places first..end for writing, so that the hot thread need not."""
+        """Fault in the pages of the records at places first..end, so that the hot thread need not."""
         cdef char* page = <char*>self.records + first * JOURNAL_RECORD_BYTES
         cdef char* last = <char*>self.records + min(end, self.capacity) * JOURNAL_RECORD_BYTES
         while page < last:
@@ -227,7 +240,9 @@ cdef class Segment:
         with nogil:
             failure = fdatasync(self.fd)
         if failure:
-            raise DataFolderError(f"{self.path} could not be written to the disk: see the kernel's log, then replace it")
+            raise DataFolderError(
+                f"{self.path} could not be written to the disk: see the kernel's log, and replace the disk"
+            )
         return 0
 
     cdef uint64_t whole_end(self) noexcept nogil:

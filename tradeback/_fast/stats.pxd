@@ -53,7 +53,8 @@ cdef enum:
 
 # A histogram is one cell for the sum in ns, then HISTOGRAM_BUCKETS cells. Bucket i < 8 holds the value i;
 # above, each power of two is cut into 8 equal buckets: bucket i starts at (8 + i % 8) << (i // 8 - 1).
-# So a bucket is at most 12.5% wide. 2**41 ns (37 minutes) and more lie in the last one, negatives in the first.
+# So a bucket is at most 12.5% wide. 2**41 ns (37 minutes) and more lie in the last one, negatives in the first
+# (they add nothing to the sum).
 cdef enum:
     SUB_BUCKETS = 8
     HISTOGRAM_BUCKETS = 312

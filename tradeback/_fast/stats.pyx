@@ -1,11 +1,11 @@
 """Stats: a process's counters, gauges and latency histograms in a mapped file.
 
-Owned by the composition root of its process, which creates the file at start; the hot thread adds to it through
-the inline methods of `stats.pxd`. Everyone else reads the file: `store/stats.py`, with `struct` only.
+Owned by the composition root of its process, which creates the file at start; the hot thread adds to it
+through the inline methods of `stats.pxd`. Everyone else reads the file: `store/stats.py`, with `struct` only.
 
-The file: magic `TBSTATS1`, u32 version, u32 bytes of JSON, the JSON, zeros up to a page, then u64 cells, all
-little-endian. The JSON says what lies where: process, pid, start time, and for each value and histogram its name,
-kind, meaning and offset in bytes. While the process lives it holds an exclusive flock on the file.
+The file: magic `TBSTATS1`, u32 version, u32 bytes of JSON, the JSON, zeros up to HEAD_BYTES, then u64 cells,
+all little-endian. The JSON says what lies where: process, pid, start time, and for each value and histogram
+its name, kind, meaning and offset in bytes. While the process lives it holds an exclusive flock on the file.
 """
 
 import fcntl
@@ -18,7 +18,9 @@ from pathlib import Path
 cimport cython
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
-from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.mman cimport (
+    MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap,
+)
 from posix.unistd cimport close
 
 from tradeback.errors import DataFolderError
@@ -81,7 +83,7 @@ BUCKET_RULE = (
 cdef class Stats:
     """Counters, gauges and histograms of this process. Make one with `create` or `in_memory`.
 
-    Values and histograms are tuples as in SERVER_VALUES and SERVER_HISTOGRAMS; their indexes must be 0, 1, 2...
+    Values and histograms are tuples as in SERVER_VALUES and SERVER_HISTOGRAMS; their indexes are 0, 1, 2...
     """
 
     def __cinit__(self):
@@ -144,8 +146,10 @@ cdef class Stats:
         }
         for place, (index, name, kind, meaning) in enumerate(values):
             if index != place or kind not in ("counter", "gauge") or name in self.value_index:
-                raise ValueError(f"value {name!r} has index {index} and kind {kind!r}: indexes count up from 0, "
-                                 "kinds are counter and gauge, and no name comes twice")
+                raise ValueError(
+                    f"value {name!r} has index {index} and kind {kind!r}: indexes count up from 0, kinds are "
+                    "counter and gauge, and no name comes twice"
+                )
             self.value_index[name] = index
             layout["values"].append({"name": name, "kind": kind, "meaning": meaning, "offset": offset})
             offset += 8
@@ -155,23 +159,31 @@ cdef class Stats:
         self.histograms_at = offset
         for place, (index, name, meaning) in enumerate(histograms):
             if index != place or name in self.histogram_index:
-                raise ValueError(f"histogram {name!r} has index {index}: indexes count up from 0, no name comes twice")
+                raise ValueError(
+                    f"histogram {name!r} has index {index}: indexes count up from 0, and no name comes twice"
+                )
             self.histogram_index[name] = index
             layout["histograms"].append(
-                {"name": name, "unit": "ns", "meaning": meaning, "offset": offset, "buckets": HISTOGRAM_BUCKETS}
+                {
+                    "name": name,
+                    "unit": "ns",
+                    "meaning": meaning,
+                    "offset": offset,
+                    "buckets": HISTOGRAM_BUCKETS,
+                }
             )
             offset += HISTOGRAM_CELLS * 8
         self.map_bytes = (offset + PAGE - 1) // PAGE * PAGE
         text = json.dumps(layout).encode()
         head = MAGIC + struct.pack("<II", VERSION, len(text)) + text
         if len(head) > HEAD_BYTES:
-            raise ValueError(f"names and meanings of the counters take {len(head)} bytes: shorten them to {HEAD_BYTES}")
+            raise ValueError(f"the counters' names and meanings take {len(head)} bytes: shorten to {HEAD_BYTES}")
         return head
 
     cdef int _map(self, int flags) except -1:
         cdef void* map = mmap(NULL, self.map_bytes, PROT_READ | PROT_WRITE, flags, self.fd, 0)
         if map == MAP_FAILED:
-            raise MemoryError(f"{self.map_bytes} bytes of counters cannot be mapped: raise the limit on address space")
+            raise MemoryError(f"{self.map_bytes} bytes of counters cannot be mapped: raise ulimit -v")
         self.map = map
         self.c = <uint64_t*>(<char*>map + HEAD_BYTES)
         self.histograms = <uint64_t*>(<char*>map + self.histograms_at)
@@ -211,7 +223,7 @@ cdef class Stats:
         return total
 
     def bucket_count(self, name: str, bucket: int) -> int:
-        """How many durations lie in one bucket (0 to HISTOGRAM_BUCKETS - 1) of the histogram called `name`."""
+        """How many durations lie in one bucket (0 to HISTOGRAM_BUCKETS - 1) of a histogram."""
         if not 0 <= bucket < HISTOGRAM_BUCKETS:
             raise IndexError(f"bucket {bucket} of the histogram {name}: there are {HISTOGRAM_BUCKETS}")
         return (self.histograms + <int>self.histogram_index[name] * HISTOGRAM_CELLS)[1 + <int>bucket]
