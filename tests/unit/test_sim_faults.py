@@ -104,15 +104,15 @@ def test_a_message_held_for_reordering_leaves_in_the_end() -> None:
 
 def test_garbage_is_of_several_kinds_and_passes() -> None:
     async def scenario(bench: Bench) -> None:
-        await bench.fault(kind="garbage", stream=TRADES, count=6)
+        await bench.fault(kind="garbage", stream=TRADES, count=8)
         await bench.make()
         last = bench.sim.ledger.of("BTCUSDT").last_trade
         await bench.trades.until(lambda: str(last).encode() in bench.trades.texts[-1])
         assert bench.trades.binaries == [bytes(range(256))]
         assert max(map(len, bench.trades.texts)) > 100_000
-        rubbish, good = bench.trades.texts[:5], bench.trades.texts[5:]
-        assert sum(not _is_json(text) for text in rubbish) == 4
-        assert [orjson.loads(text)["t"] for text in good] == list(range(106, last + 1))
+        rubbish, good = bench.trades.texts[:7], bench.trades.texts[7:]
+        assert sum(not _is_json(text) for text in rubbish) == 6
+        assert [orjson.loads(text)["t"] for text in good] == list(range(108, last + 1))
 
     with_bench(scenario)
 
@@ -284,6 +284,28 @@ def test_bad_parameters_are_answered_with_a_sentence(path: str) -> None:
         assert answer.status_code == 400
         assert len(answer.json()["error"].split()) > 4
         assert (await bench.state())["faults"] == []
+
+    with_bench(scenario)
+
+
+def test_an_order_by_hand_makes_exactly_its_trades() -> None:
+    async def scenario(bench: Bench) -> None:
+        fills = [("96500.01", "0.5"), ("96500.01", "0.25"), ("96500.02", "0.00001")]
+        bench.sim.order("BTCUSDT", fills, buyer_is_maker=True)
+        await bench.trades.until(lambda: len(bench.trades.texts) == 3)
+        await bench.aggs.until(lambda: len(bench.aggs.texts) == 2)
+        assert [(trade["p"], trade["q"], trade["m"]) for trade in bench.trades.events()] == [
+            ("96500.01000000", "0.50000000", True),
+            ("96500.01000000", "0.25000000", True),
+            ("96500.02000000", "0.00001000", True),
+        ]
+        assert [(agg["f"], agg["l"], agg["q"]) for agg in bench.aggs.events()] == [
+            (100, 101, "0.75000000"),
+            (102, 102, "0.00001000"),
+        ]
+        assert bench.sim.ledger.of("BTCUSDT").sum_text() == "0.75001000"
+        with pytest.raises(ValueError, match="not traded here"):
+            bench.sim.order("NOSUCH", fills)
 
     with_bench(scenario)
 

@@ -12,9 +12,10 @@ from typing import Self
 
 from tradeback.exchange.sim.control import ControlApi
 from tradeback.exchange.sim.faults import KINDS, STREAM_TYPES, Faults
+from tradeback.exchange.sim.klines import KlineStreams
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
-from tradeback.exchange.sim.market import Market, Order, make_symbols
-from tradeback.exchange.sim.messages import Template
+from tradeback.exchange.sim.market import Market, MarketSymbol, Order, make_symbols
+from tradeback.exchange.sim.messages import Template, to_units
 from tradeback.exchange.sim.replay import Replay, ReplayEvent
 from tradeback.exchange.sim.rest import MarketRest, SymbolRow, rows_of_market, serve
 from tradeback.exchange.sim.streams import Stream, StreamHub, StreamLimits
@@ -34,6 +35,7 @@ class SimConfig:
 
     `rate` is in messages a second over all streams; `speed` (replay) is a factor, 0 as fast as consumers
     take it; a replay that is not `paused` begins when subscriptions have not changed for `settle` seconds.
+    Kline streams tell of the bar in progress every `kline_interval` seconds.
     `history_rows` bounds the ledger: trades and aggTrades kept, 40 to 56 bytes each.
     """
 
@@ -50,6 +52,7 @@ class SimConfig:
     speed: float = 1.0
     exchange_info: Path | None = None
     settle: float = 1.0
+    kline_interval: float = 2.0
     derive_trades: bool = False
     history_rows: int = 3_000_000
     weight_limit: int = 6_000
@@ -68,6 +71,8 @@ class _Lines:
         self.trade: Stream = hub.stream(f"{lower}@trade")
         self.agg_trade: Stream = hub.stream(f"{lower}@aggTrade")
         self.book_ticker: Stream = hub.stream(f"{lower}@bookTicker")
+        for stream in (self.trade, self.agg_trade, self.book_ticker):
+            stream.lasting = True
 
 
 class Sim:
@@ -91,6 +96,8 @@ class Sim:
         if not config.paused:
             self._running.set()
         self._runner: asyncio.Task[None] | None = None
+        self._by_name: dict[str, MarketSymbol] = {}
+        self._kline_runner: asyncio.Task[None] | None = None
         self._replay: Replay | None = None
         rows: dict[str, SymbolRow]
         if config.replay is not None:
@@ -102,7 +109,9 @@ class Sim:
                 first_id = (time.time_ns() // 1_000_000 - ID_EPOCH_MS) * 10
             symbols = make_symbols(config.symbols, config.seed, first_id)
             self._market = Market(symbols, max(config.rate, 1e-9), config.seed, steady=config.steady)
+            self._by_name = {symbol.name: symbol for symbol in symbols}
             self._lines = {symbol.name: _Lines(symbol.name, self.hub, self.ledger) for symbol in symbols}
+            self._klines = KlineStreams(self.hub, self.ledger)
             rows = rows_of_market(symbols)
         self.symbol_rows = rows
         self.symbols = list(rows)
@@ -123,17 +132,22 @@ class Sim:
         self.ws_url = f"ws://{config.host}:{port}"
         rest_port = await serve(self.rest, ControlApi(self).routes(), config.host, config.rest_port)
         self.rest_url = f"http://{config.host}:{rest_port}"
-        run = self._run_replay(self._replay) if self._replay is not None else self._run_market()
-        self._runner = asyncio.create_task(run, name="sim market")
+        if self._replay is not None:
+            self._runner = asyncio.create_task(self._run_replay(self._replay), name="sim replay")
+        else:
+            self._runner = asyncio.create_task(self._run_market(), name="sim market")
+            self._kline_runner = asyncio.create_task(self._run_klines(), name="sim klines")
 
     async def stop(self) -> None:
-        if self._runner is not None:
-            self._runner.cancel()
-            (outcome,) = await asyncio.gather(self._runner, return_exceptions=True)
-            if isinstance(outcome, Exception):
-                raise outcome
+        tasks = [task for task in (self._runner, self._kline_runner) if task is not None]
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         await self.rest.stop()
         await self.hub.stop()
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     def on_failure(self, tell: Callable[[], None]) -> None:
         """Call `tell` should the market or the replay break off with an error, which `stop` then raises."""
@@ -178,6 +192,16 @@ class Sim:
     def drained(self) -> bool:
         """Whether all that was made has left this process."""
         return self.hub.drained()
+
+    def order(self, symbol: str, fills: list[tuple[str, str]], *, buyer_is_maker: bool = False) -> Order:
+        """Make one taker order by hand and send it: `fills` are (price, quantity) as text, one trade each."""
+        if symbol not in self._by_name:
+            raise ValueError(f"symbol {symbol!r} is not traded here; a replay takes no orders")
+        units = [(to_units(price), to_units(quantity)) for price, quantity in fills]
+        made = Order(self._by_name[symbol], buyer_is_maker, units, None)
+        self.publish(made)
+        self.hub.flush()
+        return made
 
     # The market.
 
@@ -224,7 +248,7 @@ class Sim:
         market, hub = self._market, self.hub
         if self.config.rate <= 0:
             return
-        gap, order = market.next()
+        gap = 0.0
         while True:
             await self._running.wait()
             due = time.monotonic() + gap
@@ -235,16 +259,26 @@ class Sim:
                     due = now
                 made = 0
                 while due <= now and made < TURN_MESSAGES and not self.paused:
+                    gap, order = market.next()
                     self.publish(order)
                     made += order.messages
                     self._count_down(order.messages)
-                    gap, order = market.next()
                     due += gap
                 if made:
                     hub.flush()
                 await asyncio.sleep(
                     min(max(due - time.monotonic(), 0.001), 0.05) if made < TURN_MESSAGES else 0
                 )
+
+    def klines_now(self, now_ms: int) -> None:
+        """Send what the kline streams have to tell at a time (unix ms)."""
+        self._klines.tell(now_ms)
+        self.hub.flush()
+
+    async def _run_klines(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.kline_interval)
+            self.klines_now(time.time_ns() // 1_000_000)
 
     def _count_down(self, messages: int) -> None:
         if self._left is not None:

@@ -116,6 +116,8 @@ class Faults:
             lambda: (TEXT, ms.replace(b'"', b"'"), us.replace(b'"', b"'")),
             lambda: (TEXT, b'{"x":"' + b"A" * HUGE + b'"}', b'{"x":"' + b"A" * HUGE + b'"}'),
             lambda: (TEXT, b"", b""),
+            lambda: (TEXT, b"\xff\xfe" + ms, b"\xff\xfe" + us),
+            lambda: (TEXT, ms.replace(b'"', b"", 2), us.replace(b'"', b"", 2)),
         ]
         return rubbish[self._garbage % len(rubbish)]()
 

@@ -1,11 +1,14 @@
-"""Klines out of the ledger's one-minute bars, as REST rows of twelve columns."""
+"""Klines out of the ledger's one-minute bars: REST rows of twelve columns, and the kline streams."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tradeback.exchange.sim.ledger import MINUTE_MS, MinuteBar, SymbolLedger
+import orjson
+
+from tradeback.exchange.sim.ledger import MINUTE_MS, Ledger, MinuteBar, SymbolLedger
 from tradeback.exchange.sim.messages import text
+from tradeback.exchange.sim.streams import Stream, StreamHub
 
 INTERVALS_MS = {
     "1m": 1 * MINUTE_MS,
@@ -73,3 +76,75 @@ def _row(opened: int, interval_ms: int, bar: MinuteBar) -> list[Any]:
         text(bar.taker_quote // 100_000_000),
         "0",
     ]
+
+
+class KlineStreams:
+    """The `kline_<interval>` streams: the bar in progress every so often, and once more when closed."""
+
+    def __init__(self, hub: StreamHub, ledger: Ledger) -> None:
+        self._hub = hub
+        self._ledger = ledger
+        # Stream -> open time of the bar last told of, its number of trades then.
+        self._told: dict[str, tuple[int, int]] = {}
+
+    def tell(self, now_ms: int) -> None:
+        """Queue what is due on the streams that somebody carries."""
+        carried = [
+            stream for stream in self._hub.streams.values() if stream.wanted and "@kline_" in stream.name
+        ]
+        for stream in carried:
+            symbol, _, interval = stream.name.partition("@kline_")
+            ledger = self._ledger.symbols.get(symbol.upper())
+            if ledger is not None and interval in INTERVALS_MS:
+                self._tell(stream, ledger, interval, now_ms)
+        self._told = {stream.name: self._told[stream.name] for stream in carried if stream.name in self._told}
+
+    def _tell(self, stream: Stream, ledger: SymbolLedger, interval: str, now_ms: int) -> None:
+        length = INTERVALS_MS[interval]
+        opened, trades = self._told.get(stream.name, (0, 0))
+        bars = newest(ledger.bars, length, opened)
+        for start, bar in bars.items():
+            closed = start + length <= now_ms
+            if start > opened or bar.trades != trades or closed:
+                ms = _message(ledger.symbol, interval, start, length, bar, closed, now_ms, 1)
+                us = _message(ledger.symbol, interval, start, length, bar, closed, now_ms, 1_000)
+                self._hub.send(stream, ms, us)
+                # A closed bar is told of once: from then on only later ones count.
+                opened, trades = (start + length, 0) if closed else (start, bar.trades)
+        self._told[stream.name] = (opened, trades)
+
+
+def newest(bars: dict[int, MinuteBar], interval_ms: int, since: int) -> dict[int, MinuteBar]:
+    """Bars of an interval that opened at `since` or later; with `since` 0 the newest alone."""
+    minutes: dict[int, MinuteBar] = {}
+    for minute in reversed(bars):
+        since = since or minute - minute % interval_ms
+        if minute < since:
+            break
+        minutes[minute] = bars[minute]
+    return merged(dict(reversed(minutes.items())), interval_ms)
+
+
+def _message(
+    symbol: str, interval: str, opened: int, length: int, bar: MinuteBar, closed: bool, now_ms: int, unit: int
+) -> bytes:
+    body = {
+        "t": opened * unit,
+        "T": (opened + length) * unit - 1,
+        "s": symbol,
+        "i": interval,
+        "f": bar.first_id,
+        "L": bar.last_id,
+        "o": text(bar.open),
+        "c": text(bar.close),
+        "h": text(bar.high),
+        "l": text(bar.low),
+        "v": text(bar.volume),
+        "n": bar.trades,
+        "x": closed,
+        "q": text(bar.quote_volume // 100_000_000),
+        "V": text(bar.taker_volume),
+        "Q": text(bar.taker_quote // 100_000_000),
+        "B": "0",
+    }
+    return orjson.dumps({"e": "kline", "E": now_ms * unit, "s": symbol, "k": body})

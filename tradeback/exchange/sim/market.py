@@ -149,7 +149,7 @@ def make_symbols(count: int, seed: int, first_id: int) -> list[MarketSymbol]:
 class Market:
     """The endless sequence of orders of a seed.
 
-    `next()` gives the pause in virtual seconds before an order, and the order. On the average it makes `rate`
+    `next()` gives the pause in virtual seconds after an order, and the order. On the average it makes `rate`
     messages (trades, aggTrades and quotes together) a virtual second. Activity is clustered twice: regimes
     (calm, busy, burst) change the pace of everything, and an order tends to be followed by one in its symbol.
     """

@@ -10,6 +10,12 @@ def text(units: int) -> str:
     return f"{units // UNIT}.{units % UNIT:08d}"
 
 
+def to_units(text: str) -> int:
+    """Units of 1e-8 of a plain decimal number; further decimals are cut off."""
+    whole, _, fraction = text.partition(".")
+    return int(whole) * UNIT + int(fraction[:8].ljust(8, "0"))
+
+
 class Template:
     """The messages of one symbol, with everything but the numbers filled in. Times are whatever is passed."""
 

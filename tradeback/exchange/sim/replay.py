@@ -17,7 +17,7 @@ import orjson
 from tradeback.errors import ExchangeError
 from tradeback.exchange.recording import read_recording
 from tradeback.exchange.sim.ledger import Ledger
-from tradeback.exchange.sim.market import UNIT
+from tradeback.exchange.sim.messages import to_units
 from tradeback.exchange.sim.rest import SymbolRow, symbol_row
 
 QUOTE_ASSETS = (
@@ -36,7 +36,6 @@ QUOTE_ASSETS = (
     "BRL",
     "USD",
 )
-DECIMALS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +158,10 @@ def _made(event: ReplayEvent) -> Quote | Execution | None:
     """What a message says, in the ledger's units; KeyError, TypeError or ValueError where it says nothing."""
     data = event.data
     if event.kind == "bookTicker":
-        return Quote(int(data["u"]), *(_units(data[key]) for key in ("b", "B", "a", "A")))
+        return Quote(int(data["u"]), *(to_units(data[key]) for key in ("b", "B", "a", "A")))
     if event.kind not in ("trade", "aggTrade"):
         return None
-    price, quantity, time_us = _units(data["p"]), _units(data["q"]), _microseconds(data["T"])
+    price, quantity, time_us = to_units(data["p"]), to_units(data["q"]), _microseconds(data["T"])
     if event.kind == "trade":
         return Execution(None, int(data["t"]), int(data["t"]), price, quantity, time_us, bool(data["m"]))
     return Execution(
@@ -176,11 +175,6 @@ def _derived_trade(event: ReplayEvent) -> ReplayEvent:
     values = ("trade", data["E"], data["s"], data["f"], data["p"], data["q"], data["T"], data["m"], data["M"])
     trade = dict(zip(names, values, strict=True))
     return ReplayEvent(event.received, f"{data['s'].lower()}@trade", "trade", orjson.dumps(trade), trade)
-
-
-def _units(text: str) -> int:
-    whole, _, fraction = text.partition(".")
-    return int(whole) * UNIT + int(fraction[:DECIMALS].ljust(DECIMALS, "0"))
 
 
 def _microseconds(value: int) -> int:

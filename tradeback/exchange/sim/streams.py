@@ -9,26 +9,20 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from collections import deque
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import orjson
 from picows import (
     WSCloseCode,
-    WSFrame,
-    WSListener,
-    WSMsgType,
-    WSTransport,
     WSUpgradeRequest,
     WSUpgradeResponse,
     WSUpgradeResponseWithListener,
     ws_create_server,
 )
 
+from tradeback.exchange.sim.connection import Connection
 from tradeback.exchange.sim.faults import Fault, Faults, StreamFaults, matches
 
-METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 SHUTDOWN_STREAM = "!serverShutdown"
 
 
@@ -62,6 +56,7 @@ class Stream:
         "combined_us",
         "envelope",
         "faults",
+        "lasting",
         "name",
         "raw_ms",
         "raw_us",
@@ -76,6 +71,8 @@ class Stream:
         self.combined_ms: list[Connection] = []
         self.raw_us: list[Connection] = []
         self.combined_us: list[Connection] = []
+        # The market holds on to its streams; others are forgotten when nobody carries them any more.
+        self.lasting = False
         self.faults: StreamFaults | None = None
         # Whether anybody carries it at all, and whether anybody wants microseconds: so that bytes nobody gets
         # are never built.
@@ -96,152 +93,6 @@ class Stream:
                     group.remove(connection)
         self.us = bool(self.raw_us or self.combined_us)
         self.wanted = bool(self.raw_ms or self.combined_ms) or self.us
-
-
-class Connection(WSListener):
-    """One WebSocket connection of a consumer."""
-
-    def __init__(self, hub: StreamHub, streams: list[str], combined: bool, microseconds: bool) -> None:
-        self.hub = hub
-        self.combined = combined
-        self.microseconds = microseconds
-        self.streams: dict[str, None] = dict.fromkeys(streams)
-        self.queue: list[bytes] = []
-        self.sent = 0
-        self.writable = asyncio.Event()
-        self.writable.set()
-        self.opened = self.pinged = time.monotonic()
-        self.unanswered_since: float | None = None
-        self.closing = False
-        self._ping_payload = b""
-        self._arrivals: deque[float] = deque()
-        self.transport: WSTransport | None = None
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-        self.hub.connected(self)
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.writable.set()
-        self.hub.disconnected(self)
-
-    def pause_writing(self) -> None:
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        self.writable.set()
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type is WSMsgType.CLOSE:
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-            return
-        now = time.monotonic()
-        arrivals = self._arrivals
-        arrivals.append(now)
-        while arrivals[0] < now - 1.0:
-            arrivals.popleft()
-        if len(arrivals) > self.hub.limits.messages_per_second:
-            self.hub.rate_cuts += 1
-            self.close(WSCloseCode.POLICY_VIOLATION, b"Too many requests")
-            return
-        if frame.msg_type is WSMsgType.PING:
-            if not self.hub.muted(self):
-                transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type is WSMsgType.PONG:
-            if frame.get_payload_as_bytes() == self._ping_payload:
-                self.unanswered_since = None
-        elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            self.hub.push(self, self._answer(frame.get_payload_as_bytes()))
-            self.hub.flush()
-
-    def _answer(self, data: bytes) -> bytes:
-        try:
-            request = orjson.loads(data)
-        except orjson.JSONDecodeError:
-            return _error(3, "Invalid JSON: expected value at line 1 column 1")
-        if not isinstance(request, dict):
-            return _error(2, "Invalid request: expected an object")
-        known = request.keys() - {"method", "params", "id"}
-        if known:
-            return _error(
-                2, f"Invalid request: unknown field `{min(known)}`, expected one of method, params, id"
-            )
-        request_id = request.get("id")
-        if "method" not in request:
-            return _error(2, "Invalid request: missing field `method`")
-        method = request["method"]
-        if method not in METHODS:
-            expected = ", ".join(f"`{name}`" for name in METHODS)
-            return _error(2, f"Invalid request: unknown variant `{method}`, expected one of {expected}")
-        valid_id = (
-            request_id is None or isinstance(request_id, str) or (type(request_id) is int and request_id >= 0)
-        )
-        if not valid_id:
-            return _error(2, "Invalid request: request ID must be an unsigned integer")
-        params = request.get("params", [])
-        if not isinstance(params, list):
-            return _error(2, "Invalid request: params must be an array", request_id)
-        if method == "LIST_SUBSCRIPTIONS":
-            return orjson.dumps({"result": list(self.streams), "id": request_id})
-        if method in ("SET_PROPERTY", "GET_PROPERTY"):
-            return self._property(method, params, request_id)
-        return self._subscribe(method, params, request_id)
-
-    def _property(self, method: str, params: list[object], request_id: object) -> bytes:
-        if not params or not isinstance(params[0], str):
-            return _error(2, "Invalid request: property name must be a string", request_id)
-        if params[0] != "combined":
-            return _error(0, "Unknown property", request_id)
-        if method == "GET_PROPERTY":
-            return orjson.dumps({"result": self.combined, "id": request_id})
-        if len(params) != 2:
-            return _error(2, "Invalid request: too many parameters", request_id)
-        if not isinstance(params[1], bool):
-            return _error(1, "Invalid value type: expected Boolean", request_id)
-        self.hub.change_combined(self, params[1])
-        return orjson.dumps({"result": None, "id": request_id})
-
-    def _subscribe(self, method: str, params: list[object], request_id: object) -> bytes:
-        names = [name for name in params if isinstance(name, str) and name]
-        if len(names) != len(params) or not names:
-            return _error(2, "Invalid request: params must be an array of stream names", request_id)
-        if method == "SUBSCRIBE":
-            if len(self.streams.keys() | set(names)) > self.hub.limits.streams:
-                limit = self.hub.limits.streams
-                return _error(2, f"Invalid request: a connection carries at most {limit} streams", request_id)
-            self.hub.subscribe(self, names)
-        else:
-            self.hub.unsubscribe(self, names)
-        return orjson.dumps({"result": None, "id": request_id})
-
-    def ping(self, now: float) -> None:
-        if self.transport is None or self.hub.muted(self):
-            return
-        self.pinged = now
-        if self.unanswered_since is None:
-            self.unanswered_since = now
-        self._ping_payload = str(time.time_ns() // 1_000_000).encode()
-        self.transport.send_ping(self._ping_payload)
-
-    def close(self, code: WSCloseCode, reason: bytes) -> None:
-        """Close as the exchange does: say why, then end the TCP connection."""
-        if self.transport is not None and not self.closing:
-            self.closing = True
-            self.transport.send_close(code, reason)
-            self.transport.disconnect()
-
-    def abort(self) -> None:
-        self.closing = True
-        if self.transport is not None:
-            self.transport.disconnect(graceful=False)
-
-    def unsent(self) -> int:
-        """Bytes that wait on this side of the kernel."""
-        waiting = sum(map(len, self.queue))
-        if self.transport is not None and not self.transport.is_disconnected:
-            waiting += self.transport.underlying_transport.get_write_buffer_size()
-        return waiting
 
 
 class StreamHub:
@@ -320,7 +171,7 @@ class StreamHub:
     def disconnected(self, connection: Connection) -> None:
         if self.connections.pop(connection, connection) is None:
             for name in connection.streams:
-                self.stream(name).change(connection, False)
+                self._leave(connection, name)
             connection.queue.clear()
         self.changes += 1
 
@@ -336,8 +187,14 @@ class StreamHub:
         for name in names:
             if name in connection.streams:
                 del connection.streams[name]
-                self.stream(name).change(connection, False)
+                self._leave(connection, name)
         self.changes += 1
+
+    def _leave(self, connection: Connection, name: str) -> None:
+        stream = self.streams[name]
+        stream.change(connection, False)
+        if not stream.wanted and not stream.lasting:
+            del self.streams[name]
 
     def change_combined(self, connection: Connection, combined: bool) -> None:
         for name in connection.streams:
@@ -496,10 +353,3 @@ class StreamHub:
 
 def _carries(connection: Connection, wanted: str | None) -> bool:
     return wanted is None or any(matches(wanted, name) for name in connection.streams)
-
-
-def _error(code: int, message: str, request_id: object = None) -> bytes:
-    body: dict[str, object] = {"code": code, "msg": message}
-    if request_id is not None:
-        body["id"] = request_id
-    return orjson.dumps(body)
