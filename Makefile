@@ -31,22 +31,40 @@ bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find tradeback bench -name '*.so' -delete
-	find tradeback/_fast -name '*.c' -delete
+	find tradeback/_fast \( -name '*.c' -o -name '*.html' \) -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 help:  ## list the commands
 	@awk -F ':.*  ## ' '/^[a-z][a-z-]*:.*  ## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The machine must bring an interpreter with venv and headers, and a C compiler; name the one line that mends it.
+define MACHINE
+import ensurepip, os, sys, sysconfig
+header = os.path.join(sysconfig.get_path("include"), "Python.h")
+sys.exit(not ((3, 11) <= sys.version_info < (3, 14) and os.path.exists(header)))
+endef
+export MACHINE
+
 $(VENV)/.machine:
-	@command -v $(PYTHON) >/dev/null && command -v gcc >/dev/null && command -v git >/dev/null \
-	  && $(PYTHON) -c 'import ensurepip, sys, sysconfig, os; assert sys.version_info >= (3, 11); assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
-	  || { echo "Trade-Back needs Python 3.11 to 3.13 with venv and headers, and gcc. On Debian 12:"; \
-	       echo "  apt-get install -y $(APT)"; exit 1; }
+	@command -v gcc >/dev/null && command -v git >/dev/null && $(PYTHON) -c "$$MACHINE" 2>/dev/null || { \
+	  echo "Trade-Back needs Python 3.11 to 3.13 with venv and headers, gcc and git. On Debian 12:"; \
+	  echo "  apt-get install -y $(APT)"; \
+	  echo "Another interpreter than $(PYTHON) is chosen by: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@touch $@
+	@echo "$(PYTHON)" > $@
+
+# What was built for one interpreter is of no use to another.
+ifeq ($(origin PYTHON),command line)
+ifneq ($(wildcard $(VENV)/.machine),)
+ifneq ($(shell cat $(VENV)/.machine),$(PYTHON))
+ifeq ($(filter clean help,$(MAKECMDGOALS)),)
+$(error $(VENV) was made with $(shell cat $(VENV)/.machine), not with $(PYTHON): run `make clean` first)
+endif
+endif
+endif
+endif
 
 $(VENV)/.installed: pyproject.toml $(VENV)/.machine
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > $(VENV)/build-requires.txt
