@@ -27,7 +27,7 @@ check: build  ## ruff, mypy on the Python parts and the stubs
 	$(BIN)/mypy
 
 bench: build  ## measure; bench/README.md says what each number means
-	$(BIN)/pip install --quiet -e '.[bench]' --no-build-isolation
+	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[bench]'
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
 
 clean:  ## remove what was built
@@ -69,7 +69,7 @@ endif
 $(VENV)/.installed: pyproject.toml $(VENV)/.machine
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > $(VENV)/build-requires.txt
 	$(BIN)/pip install --quiet -r $(VENV)/build-requires.txt
-	$(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
+	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[dev]'
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py $(FAST)

@@ -1,5 +1,6 @@
 """Compiled extensions and their switches; everything else stands in pyproject.toml.
 
+TRADEBACK_COMPILE=0   no extensions at all: `make build` installs so, and compiles in place afterwards
 TRADEBACK_DEV=1       annotated HTML beside each .pyx, line tracing
 TRADEBACK_SANITIZE=1  AddressSanitizer and UndefinedBehaviorSanitizer, for `make sanitize`
 """
@@ -25,6 +26,9 @@ if SANITIZE:
 if DEV:
     macros.append(("CYTHON_TRACE", "1"))
 
+# An editable install would compile everything once more, in a folder of its own, only to throw it away.
+COMPILE = os.environ.get("TRADEBACK_COMPILE") != "0"
+
 extensions = [
     Extension(
         ".".join(path.with_suffix("").parts),
@@ -37,6 +41,7 @@ extensions = [
         depends=[str(header) for header in Path("tradeback/_fast").glob("*.h")],
     )
     for path in sorted(Path("tradeback/_fast").glob("*.pyx"))
+    if COMPILE
 ]
 
 setup(
