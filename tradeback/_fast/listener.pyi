@@ -1,3 +1,4 @@
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,6 +34,7 @@ class ClientListener(WSListener):
     limits: ClientLimits
     handle: int
     is_closing: bool
+    socket: TransportSocket | None
     def __init__(self, fanout: FanOut, limits: ClientLimits, client: ClientHandler) -> None: ...
     def send_text(self, data: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...

@@ -207,6 +207,11 @@ cdef class ClientListener(WSListener):
     def is_closing(self) -> bool:
         return self.closing_ns != 0 or self.transport is None
 
+    @property
+    def socket(self):
+        """The connection's socket, for its options and addresses; None once it is lost."""
+        return None if self.transport is None else self.transport.underlying_transport.get_extra_info("socket")
+
     cdef bint take_token(self, int64_t now_ns) noexcept:
         """Each frame but CLOSE costs a token: fragments, pings and pongs too."""
         self.tokens = min(self.limits.message_burst,
