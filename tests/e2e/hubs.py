@@ -97,8 +97,8 @@ async def served(symbols: int = 5, json: bool = False, **settings: Any) -> Async
         market = Market(Path(folder), symbols)
         carried = MarketSymbols(market)
         config = WebSocketConfig(**({"anonymous": True, "accepts_per_second": 100_000} | settings))
-        fanout = FanOut(market.table, encode_json=orjson.dumps if json else None)
-        hub = Hub(config, fanout, carried)
+        fanout = FanOut(market.table)
+        hub = Hub(config, fanout, carried, binary=not json)
         await hub.start("127.0.0.1", 0)
         try:
             yield Served(hub, market, carried)

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic_ns
 
-import orjson
 import pytest
 
-from tests.reference.batch import TEXT, decode_stream, split_ws_frames
+from tests.reference.batch import decode_stream, split_ws_frames
 from tests.reference.market import FOREVER_NS, Market, Peer, flush_all
 from tradeback._fast.fanout import FanOut, FrameSink
 
@@ -254,33 +253,6 @@ def test_removing_answers_the_slots_that_nobody_watches_now(market: Market, fano
     one, other = join(fanout, market, 0, 1, 2), join(fanout, market, 1)
     assert sorted(fanout.remove(one.handle)) == [market.slots[0], market.slots[2]]
     assert fanout.remove(other.handle) == [market.slots[1]]
-
-
-class TextPeer(FrameSink):
-    def __init__(self) -> None:
-        self.messages: list[dict[str, object]] = []
-
-    def write_bytes(self, data: bytes) -> None:
-        frames, rest = split_ws_frames(data)
-        assert not rest
-        for opcode, payload in frames:
-            assert opcode == TEXT
-            self.messages.append(orjson.loads(payload))
-
-
-def test_json_mode_sends_the_same_updates_as_text(market: Market) -> None:
-    fanout = FanOut(market.table, encode_json=orjson.dumps)
-    peer = TextPeer()
-    handle = fanout.add(peer)
-    fanout.subscribe(handle, market.slots[2], market.symbols[2])
-    with pytest.raises(ValueError, match="needs its symbol's name"):
-        fanout.subscribe(handle, market.slots[3])
-    for units in (1, 2):
-        fanout.mark(market.trade(2, units, price=9.5))
-    flush_all(fanout)
-    assert peer.messages == [
-        {"type": "prices", "data": [{"symbol": "S2USDT", "price": 9.5, "volume": 0.003}]}
-    ]
 
 
 def test_latency_is_observed_for_trades_and_not_for_snapshots(market: Market, fanout: FanOut) -> None:

@@ -15,7 +15,6 @@ from tradeback._fast.record cimport FRAME_HEADER_BYTES, RECORDS_PER_FRAME, WIRE_
 cdef enum:
     WS_HEADER_MAX = 4           # of a server's frame below 64 KiB
     WS_SHORT_MAX = 125          # payloads up to here have a header of 2 bytes
-    WS_TEXT = 1
     WS_BINARY = 2
     # One full frame with its header.
     FRAME_MAX = WS_HEADER_MAX + FRAME_HEADER_BYTES + RECORDS_PER_FRAME * WIRE_RECORD_BYTES
@@ -55,3 +54,15 @@ cdef inline char* close_frame(char* payload, uint32_t count) noexcept nogil:
     crc = crc32(0, payload + 4, size - 4)
     memcpy(payload, &crc, 4)
     return payload + size
+
+
+cdef inline uint32_t ws_header_bytes(const char* frame) noexcept nogil:
+    """Of a frame that `open_frame` began."""
+    return 4 if (<uint8_t*>frame)[1] > WS_SHORT_MAX else 2
+
+
+cdef inline uint32_t records_in(const char* payload) noexcept nogil:
+    """How many records a closed frame has."""
+    cdef uint16_t records
+    memcpy(&records, payload + 4, 2)
+    return records

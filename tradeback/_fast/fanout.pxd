@@ -85,8 +85,6 @@ cdef class FanOut:
     cdef int64_t _oldest_recv_ns        # of the write being filled, unix; 0: it holds no trade
     cdef int64_t _oldest_event_ns
     cdef list _failed
-    cdef object _encode_json            # None: binary frames
-    cdef dict _names                    # slot -> symbol, for JSON
 
     # The slot has traded. A quote alone is no reason to call it (decision 4).
     cdef void mark_dirty(self, uint32_t slot) noexcept nogil
@@ -102,6 +100,5 @@ cdef class FanOut:
     cdef int _reserve_watcher(self, uint32_t slot) except -1
     cdef int _reserve_subscription(self, Client* client) except -1
     cdef Py_ssize_t _fill(self, Client* client) noexcept nogil
-    cdef Py_ssize_t _fill_json(self, Client* client, list parts) except -1
     cdef bint _send(self, uint32_t handle) except -1
     cdef inline void _age(self, const Slot* slot) noexcept nogil

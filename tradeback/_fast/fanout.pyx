@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from tradeback._fast.arbitrate cimport Slot
 from tradeback._fast.batch cimport (
-    FRAME_MAX, RECORDS_PER_FRAME, WS_TEXT, WireRecord, close_frame, open_frame, put_ws_header, record_at,
+    FRAME_MAX, RECORDS_PER_FRAME, WireRecord, close_frame, open_frame, record_at,
 )
 from tradeback._fast.clock cimport monotonic_ns, now_ns as unix_ns
 from tradeback._fast.stats cimport (
@@ -47,7 +47,6 @@ cdef extern from *:
 
 cdef enum:
     PREFETCH_AHEAD = 8
-    JSON_RECORDS_PER_WRITE = 512
 
 
 cdef inline uint64_t* bits_of(Client* client) noexcept nogil:
@@ -85,12 +84,10 @@ cdef class FrameSink:
 cdef class FanOut:
     """Conflating fan-out from the slots of `table` to clients.
 
-    `encode_json`, where given, turns `{"type": "prices", ...}` into bytes that are sent as text frames instead of
-    binary ones; `write_bytes` bounds one write (at least one full frame of 910 bytes, at most 64 KiB).
+    `write_bytes` bounds one write: at least one full frame of 910 bytes, at most 64 KiB. The table outlives this.
     """
 
-    def __cinit__(self, SymbolTable table not None, Stats stats=None, *, encode_json=None,
-                  Py_ssize_t write_bytes=WRITE_BYTES):
+    def __cinit__(self, SymbolTable table not None, Stats stats=None, *, Py_ssize_t write_bytes=WRITE_BYTES):
         if not FRAME_MAX <= write_bytes <= WRITE_BYTES:
             raise ValueError(f"write_bytes is {write_bytes}: it must be {FRAME_MAX} to {WRITE_BYTES}")
         self.table = table
@@ -99,11 +96,7 @@ cdef class FanOut:
         self._slots = table.slots
         self._free = self._head = self._tail = NONE
         self._failed = []
-        self._names = {}
-        self._encode_json = encode_json
         self._records_per_write = <uint32_t>(write_bytes // FRAME_MAX * RECORDS_PER_FRAME)
-        if encode_json is not None:
-            self._records_per_write = min(self._records_per_write, <uint32_t>JSON_RECORDS_PER_WRITE)
         self._buffer = <char*>malloc(<size_t>write_bytes)
         if self._buffer == NULL:
             raise MemoryError()
@@ -214,9 +207,9 @@ cdef class FanOut:
 
     # ---------------------------------------------------------------- subscriptions
 
-    def subscribe(self, uint32_t handle, uint32_t slot, str symbol=None) -> bool:
+    def subscribe(self, uint32_t handle, uint32_t slot) -> bool:
         """Subscribe to a slot; False where it was already. Its current price, if it has one, is pending at once,
-        with volume 0. `symbol` is its name in JSON mode."""
+        with volume 0."""
         cdef Client* client = self._client(handle)
         cdef Watchers* watchers
         cdef Subscription* subscription
@@ -225,10 +218,6 @@ cdef class FanOut:
             raise ValueError(f"slot {slot} is not in the table, which has {self.table.slot_count}")
         if self._find(client, handle, slot) >= 0:
             return False
-        if self._encode_json is not None:
-            if symbol is None:
-                raise ValueError(f"slot {slot} needs its symbol's name: updates go out as JSON")
-            self._names[slot] = symbol
         self._reserve_slot(slot)
         self._reserve_watcher(slot)
         self._reserve_subscription(client)
@@ -350,20 +339,8 @@ cdef class FanOut:
         cdef bint more = False
         cdef Py_ssize_t size
         cdef int64_t now
-        cdef list parts
-        cdef char* data
-        cdef object message = None
         cdef FrameSink sink
-        if self._encode_json is None:
-            size = self._fill(client)
-            data = self._buffer
-        else:
-            parts = []
-            size = self._fill_json(client, parts)
-            if size:
-                message = self._text_frame(parts)
-                size = len(message)
-                data = message
+        size = self._fill(client)
         if size == 0:
             return False
         bits = bits_of(client)
@@ -373,7 +350,7 @@ cdef class FanOut:
                 break
         sink = <FrameSink>client.sink
         try:
-            sink.write(data, size)
+            sink.write(self._buffer, size)
         except Exception as error:
             self._clients[handle].flags |= CLIENT_FAILED
             self._failed.append((handle, sink, error))
@@ -435,40 +412,6 @@ cdef class FanOut:
             self._counters[C_FRAMES_SENT] += 1
         self._counters[C_RECORDS_SENT] += records
         return at - self._buffer
-
-    cdef Py_ssize_t _fill_json(self, Client* client, list parts) except -1:
-        """The same for JSON mode: append a dict for each record to `parts`; how many."""
-        cdef uint64_t* pending = bits_of(client)
-        cdef uint32_t word
-        cdef uint64_t bits
-        cdef Subscription* subscription
-        cdef Slot* slot
-        cdef int64_t units
-        self._oldest_recv_ns = self._oldest_event_ns = 0
-        for word in range(words_of(client)):
-            bits = pending[word]
-            while bits and <uint32_t>len(parts) < self._records_per_write:
-                subscription = &client.subscriptions[(word << 6) + __builtin_ctzll(bits)]
-                slot = &self._slots[subscription.slot]
-                units = units_since(slot, subscription)
-                parts.append({"symbol": self._names[subscription.slot], "price": slot.price,
-                              "volume": volume_of(units, slot.scale)})
-                subscription.sent_units = slot.cum_units
-                if units:
-                    self._age(slot)
-                bits &= bits - 1
-            pending[word] = bits
-        self._counters[C_RECORDS_SENT] += <uint64_t>len(parts)
-        return len(parts)
-
-    def _text_frame(self, list parts) -> bytes:
-        cdef bytes payload = self._encode_json({"type": "prices", "data": parts})
-        cdef char header[4]
-        cdef Py_ssize_t size = len(payload)
-        if size > 0xffff:
-            raise ValueError(f"a text frame of {size} bytes: {JSON_RECORDS_PER_WRITE} records must fit 65,535")
-        self._counters[C_FRAMES_SENT] += 1
-        return header[:put_ws_header(header, WS_TEXT, <uint32_t>size) - header] + payload
 
     # ---------------------------------------------------------------- inside
 

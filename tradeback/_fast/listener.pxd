@@ -29,6 +29,11 @@ cdef class ClientSink(FrameSink):
     cdef WSTransport transport          # None once disconnected
 
 
+cdef class TextSink(ClientSink):
+    cdef dict names
+    cdef object encode
+
+
 cdef class ClientListener(WSListener):
     cdef readonly FanOut fanout
     cdef readonly ClientLimits limits

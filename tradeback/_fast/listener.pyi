@@ -1,10 +1,10 @@
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from picows import WSListener
 
-from tradeback._fast.fanout import FanOut
+from tradeback._fast.fanout import FanOut, FrameSink
 from tradeback._fast.ingest import Ingest
 from tradeback.config import WebSocketConfig
 
@@ -29,13 +29,20 @@ class ClientLimits:
     close_limit_ns: int
     def __init__(self, config: WebSocketConfig) -> None: ...
 
+class ClientSink(FrameSink): ...
+
+class TextSink(ClientSink):
+    def __init__(self, names: dict[int, str], encode: Callable[[Any], bytes]) -> None: ...
+
 class ClientListener(WSListener):
     fanout: FanOut
     limits: ClientLimits
     handle: int
     is_closing: bool
     socket: TransportSocket | None
-    def __init__(self, fanout: FanOut, limits: ClientLimits, client: ClientHandler) -> None: ...
+    def __init__(
+        self, fanout: FanOut, limits: ClientLimits, sink: ClientSink, client: ClientHandler
+    ) -> None: ...
     def send_text(self, data: bytes) -> None: ...
     def close(self, code: int, reason: str = "") -> None: ...
     def abort(self) -> None: ...

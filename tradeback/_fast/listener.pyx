@@ -2,7 +2,7 @@
 
 ClientListener   one connected client: frames in, limits, backpressure, the closing handshake. Made by the hub for
                  each upgrade, owned by picows' protocol until the connection is lost.
-ClientSink       the same connection's way out, owned by the fan-out and the listener.
+ClientSink       the same connection's way out, owned by the fan-out and the listener; TextSink is its JSON form.
 ClientLimits     what all clients share; owned by the hub.
 FeedListener     one connection to the exchange: each message goes to `Ingest`. Made and owned by the feed.
 
@@ -11,14 +11,16 @@ Everything runs on the loop's thread. A frame is picows' read buffer: no referen
 
 from importlib.metadata import version
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from picows.picows cimport WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from tradeback._fast.batch cimport record_at, records_in, ws_header_bytes
 from tradeback._fast.clock cimport monotonic_ns
 from tradeback._fast.clock cimport now_ns as unix_ns
 from tradeback._fast.fanout cimport FanOut, FrameSink
 from tradeback._fast.ingest cimport Ingest
+from tradeback._fast.record cimport WireRecord
 from tradeback._fast.stats cimport C_MALFORMED, C_RATE_CLOSES, C_SLOW_CLOSES
 from tradeback._fast.status cimport DECODED_EVENT, DECODED_MALFORMED, DECODED_UNUSUAL
 
@@ -79,6 +81,34 @@ cdef class ClientSink(FrameSink):
         return 0
 
 
+cdef class TextSink(ClientSink):
+    """The same updates as JSON text, `{"type":"prices","data":[{"symbol","price","volume"}]}`.
+
+    `names` gives the symbol of a stream id; `encode` makes JSON bytes.
+    """
+
+    def __init__(self, dict names not None, encode not None):
+        self.names = names
+        self.encode = encode
+
+    cdef int write(self, char* data, Py_ssize_t size) except -1:
+        cdef char* end = data + size
+        cdef WireRecord* record
+        cdef uint32_t count, index
+        cdef list updates
+        while data < end and self.transport is not None:
+            data += ws_header_bytes(data)
+            count = records_in(data)
+            updates = []
+            for index in range(count):
+                record = record_at(data, index)
+                updates.append({"symbol": self.names[record.symbol_id], "price": record.price,
+                                "volume": record.volume})
+            data = <char*>record_at(data, count)
+            self.transport.send(WSMsgType.TEXT, self.encode({"type": "prices", "data": updates}))
+        return 0
+
+
 cdef class ClientListener(WSListener):
     """One client's connection.
 
@@ -87,9 +117,10 @@ cdef class ClientListener(WSListener):
     watches any more, once, when it is taken out of the fan-out, and last `on_lost()`.
     """
 
-    def __init__(self, FanOut fanout not None, ClientLimits limits not None, client not None):
+    def __init__(self, FanOut fanout not None, ClientLimits limits not None, ClientSink sink not None, client not None):
         self.fanout = fanout
         self.limits = limits
+        self.sink = sink
         self.client = client
         self.handle = -1
         self.tokens = limits.message_burst
@@ -101,7 +132,6 @@ cdef class ClientListener(WSListener):
         transport.request = None
         transport.response = None
         transport.underlying_transport.set_write_buffer_limits(self.limits.high_water)
-        self.sink = ClientSink()
         self.sink.transport = transport
         self.handle = self.fanout.add(self.sink)
         self.client.on_open(self)
@@ -137,8 +167,7 @@ cdef class ClientListener(WSListener):
         self.leave()
         self.client = None
         self.transport = None
-        if self.sink is not None:
-            self.sink.transport = None
+        self.sink.transport = None
         client.on_lost()
 
     cpdef pause_writing(self):

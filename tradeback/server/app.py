@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import orjson
 import structlog
 
 from tradeback._fast.fanout import FanOut
@@ -52,8 +51,7 @@ class Server:
         """
         async with AsyncExitStack() as stack:
             self._open_files(stack)
-            encode_json = None if self._config.features.binary_websocket else orjson.dumps
-            self.fanout = FanOut(self.table, self.stats, encode_json=encode_json)
+            self.fanout = FanOut(self.table, self.stats)
             self.ingest = Ingest(self.table, self.journal, self.fanout, self.stats)
             self.feeds = Feeds(self.ingest, self._config.exchange, self._after_reads)
             self.carried = CarriedSymbols(
@@ -68,7 +66,8 @@ class Server:
                 self._config.websocket,
                 self.fanout,
                 self.carried,
-                origins=self._config.websocket.allowed_origins,
+                origins=self._config.server.cors.allowed_origins,
+                binary=self._config.features.binary_websocket,
             )
             stack.push_async_callback(self.hub.stop)
             await self.hub.start(self._config.server.host, self._config.server.ws_port)

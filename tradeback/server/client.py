@@ -115,7 +115,7 @@ class Client:
             elif (carried := interest.acquire(name)) is None:
                 unknown.append(name)
             else:
-                fanout.subscribe(handle, carried.slot, carried.symbol)
+                fanout.subscribe(handle, carried.slot)
                 taken.append(carried)
                 room -= 1
         return taken, unknown, left_out

@@ -13,7 +13,7 @@ import structlog
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
 from tradeback._fast.fanout import FanOut
-from tradeback._fast.listener import ClientLimits, ClientListener
+from tradeback._fast.listener import ClientLimits, ClientListener, ClientSink, TextSink
 from tradeback._fast.stats import Stats
 from tradeback.config import WebSocketConfig
 from tradeback.errors import CloseCode
@@ -56,6 +56,7 @@ class Hub:
 
     Whoever marks slots dirty calls `schedule_flush` once after the reads of an iteration, or has
     `on_iteration` called at the end of each. `fanout` and `stats` outlive the hub.
+    `binary` false sends updates as JSON text (decision 31).
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Hub:
         *,
         origins: Sequence[str] = (),
         authenticate: Callable[[WSUpgradeRequest], bool] | None = None,
+        binary: bool = True,
     ) -> None:
         self.config = config
         self.fanout = fanout
@@ -74,6 +76,7 @@ class Hub:
         self.clients: dict[Client, ClientListener] = {}
         self._admission = Admission(config, origins=origins, authenticate=authenticate)
         self._limits = ClientLimits(config)
+        self._binary = binary
         self._budget_ns = int(config.flush_budget * 1e9)
         self._flush_scheduled = False
         self._swept: list[ClientListener] = []
@@ -157,9 +160,9 @@ class Hub:
             if response.status >= 400:
                 self.stats.increase("clients_refused")
             return WSUpgradeResponseWithListener(response, None)
-        return WSUpgradeResponseWithListener(
-            response, ClientListener(self.fanout, self._limits, Client(self))
-        )
+        sink = ClientSink() if self._binary else TextSink(self.interest.names, orjson.dumps)
+        listener = ClientListener(self.fanout, self._limits, sink, Client(self))
+        return WSUpgradeResponseWithListener(response, listener)
 
     def on_open(self, client: Client) -> None:
         """A client's connection stands."""

@@ -25,6 +25,7 @@ class Interest:
         self._symbols = symbols
         self._by_name: dict[str, CarriedSymbol] = {}
         self._by_slot: dict[int, CarriedSymbol] = {}
+        self.names: dict[int, str] = {}  # by stream id
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -41,6 +42,7 @@ class Interest:
             if carried is not None:
                 self._by_name[carried.symbol] = carried
                 self._by_slot[carried.slot] = carried
+                self.names[carried.stream_id] = carried.symbol
         return carried
 
     def release(self, slots: Iterable[int]) -> None:
@@ -48,4 +50,5 @@ class Interest:
         for slot in slots:
             carried = self._by_slot.pop(slot)
             del self._by_name[carried.symbol]
+            del self.names[carried.stream_id]
             self._symbols.release(slot)
