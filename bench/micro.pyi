@@ -1,6 +1,7 @@
 from typing import final
 
 from tradeback._fast.ingest import Ingest
+from tradeback._fast.journal import JournalWriter
 
 @final
 class Arena:
@@ -14,3 +15,5 @@ class Trades:
 
 def decode_ns(arena: Arena, passes: int) -> float: ...
 def frame_ns(passes: int) -> float: ...
+def append_ns(journal: JournalWriter, count: int) -> float: ...
+def append_times(journal: JournalWriter, count: int, pause_ns: int) -> list[int]: ...

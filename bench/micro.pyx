@@ -13,10 +13,13 @@ from libc.string cimport memcpy, memset
 from posix.time cimport clock_gettime, timespec
 
 from tradeback._fast.batch cimport FRAME_MAX, close_frame, open_frame, record_at
-from tradeback._fast.clock cimport now_ns
+from tradeback._fast.clock cimport monotonic_ns, now_ns
 from tradeback._fast.decode cimport DECODE_PADDING, decode_event
 from tradeback._fast.ingest cimport Ingest
-from tradeback._fast.record cimport RECORDS_PER_FRAME, Event, WireRecord
+from tradeback._fast.journal cimport JournalWriter
+from tradeback._fast.record cimport (
+    RECORD_TRADE, RECORDS_PER_FRAME, Event, JournalRecord, WireRecord,
+)
 from tradeback._fast.status cimport DECODED_EVENT
 
 cdef enum:
@@ -170,3 +173,55 @@ cdef class Trades:
         if wrong or journaled != TRADES:
             raise ValueError(f"of {TRADES} trades {wrong} were not decoded and {journaled} were journaled")
         return (end - start) / <double>TRADES
+
+
+def append_ns(JournalWriter journal not None, int count) -> float:
+    """Nanoseconds a record of `JournalWriter.append`, its checksum included, page faults too.
+
+    Raises:
+        ValueError: the journal had no room.
+    """
+    cdef JournalRecord record
+    cdef int i, refused = 0
+    cdef int64_t start, end
+    memset(&record, 0, sizeof(record))
+    record.kind = RECORD_TRADE
+    with nogil:
+        start = thread_ns()
+        for i in range(count):
+            record.trade_id = <uint64_t>i
+            refused += journal.append(&record)
+        end = thread_ns()
+    if refused:
+        raise ValueError(f"{-refused} of {count} records found no room")
+    return <double>(end - start) / count
+
+
+def append_times(JournalWriter journal not None, int count, int64_t pause_ns) -> list:
+    """What each of `count` appends took by the clock, in ns, one every `pause_ns` with the processor kept busy.
+
+    Raises:
+        ValueError: the journal had no room.
+    """
+    cdef JournalRecord record
+    cdef int i, refused = 0
+    cdef int64_t start, next_ns
+    cdef int64_t* times = <int64_t*>malloc(<size_t>count * sizeof(int64_t))
+    if times == NULL:
+        raise MemoryError(f"no memory for {count} times")
+    memset(&record, 0, sizeof(record))
+    record.kind = RECORD_TRADE
+    with nogil:
+        next_ns = monotonic_ns()
+        for i in range(count):
+            while monotonic_ns() < next_ns:
+                pass
+            next_ns += pause_ns
+            start = monotonic_ns()
+            refused += journal.append(&record)
+            times[i] = monotonic_ns() - start
+    found = [times[i] for i in range(count)]
+    free(times)
+    if refused:
+        raise ValueError(f"{-refused} of {count} records found no room")
+    return found
