@@ -10,7 +10,7 @@ import orjson
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 # No test waits so long unless it fails.
-SAFETY_SECONDS = 30.0
+SAFETY_SECONDS = 60.0
 
 
 class Consumer(WSListener):

@@ -188,7 +188,7 @@ def test_more_than_five_messages_a_second_end_the_connection() -> None:
 
 def test_a_connection_is_pinged_and_cut_without_a_pong() -> None:
     async def scenario() -> None:
-        limits = StreamLimits(ping_interval=0.05, pong_timeout=0.3, messages_per_second=1_000)
+        limits = StreamLimits(ping_interval=0.05, pong_timeout=1.5, messages_per_second=1_000)
         async with Sim(config(limits=limits)) as sim:
             answering = await Consumer.open(sim.ws_url + "/ws")
             silent = await Consumer.open(sim.ws_url + "/ws", answer_pings=False)

@@ -184,6 +184,10 @@ class Sim:
             raise ValueError(f"stream {stream!r} is unknown: give a name (btcusdt@trade) or a type: {types}")
         self.hub.apply_fault(self.faults.add(kind, stream, count, seconds))
 
+    def clear_faults(self) -> None:
+        """Behave again, at once."""
+        self.hub.clear_faults()
+
     @property
     def messages(self) -> int:
         """Messages made, whether or not anybody carried their streams."""

@@ -28,6 +28,7 @@ class ControlApi:
             _route("pause", (), self._pause),
             _route("resume", ("messages",), self._resume),
             _route("fault", ("kind", "stream", "count", "seconds"), self._fault),
+            _route("clear", (), self._clear),
             _route("ledger", ("symbol",), self._ledger),
         ]
 
@@ -93,6 +94,10 @@ class ControlApi:
         stream = query.get("stream")
         self._sim.fault(query.get("kind", ""), stream, count, seconds)
         return {"kind": query["kind"], "stream": stream, "count": count, "seconds": seconds}
+
+    def _clear(self, query: Query) -> dict[str, Any]:
+        self._sim.clear_faults()
+        return {"faults": []}
 
     def _ledger(self, query: Query) -> dict[str, Any]:
         symbol = query.get("symbol")

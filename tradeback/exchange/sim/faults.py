@@ -44,6 +44,7 @@ class Fault:
     left: int | None
     until: float | None
     done: int = 0
+    cleared: bool = False
 
     def take(self) -> bool:
         """Use the fault up by one message or answer; False when it is over."""
@@ -55,7 +56,7 @@ class Fault:
         return True
 
     def over(self) -> bool:
-        return self.left == 0 or (self.until is not None and time.monotonic() >= self.until)
+        return self.cleared or self.left == 0 or (self.until is not None and time.monotonic() >= self.until)
 
 
 class Faults:
@@ -75,6 +76,12 @@ class Faults:
 
     def prune(self) -> None:
         self.active = [fault for fault in self.active if not fault.over()]
+
+    def clear(self) -> None:
+        """End every fault in force."""
+        for fault in self.active:
+            fault.cleared = True
+        self.active = []
 
     def on_stream(self, stream: str) -> list[Fault]:
         """The faults that touch messages of a stream."""

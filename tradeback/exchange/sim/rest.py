@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from tradeback.exchange.binance import REST_WEIGHTS, REST_WEIGHTS_ALL
-from tradeback.exchange.sim.faults import Faults
+from tradeback.exchange.sim.faults import Fault, Faults
 from tradeback.exchange.sim.klines import INTERVALS_MS, kline_rows
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
 from tradeback.exchange.sim.market import MarketSymbol
@@ -24,6 +24,7 @@ from tradeback.exchange.sim.messages import text
 # After so many requests over the limit the address is banned.
 TOLERATED_OVER_LIMIT = 20
 BAN_SECONDS = 120
+STALL_SECONDS = 30.0
 DAY_MS = 86_400_000
 
 Query = dict[str, str]
@@ -122,7 +123,7 @@ class MarketRest:
         self.requests += 1
         fault = self.faults.on_rest()
         if fault is not None:
-            spoiled = await self._spoil(fault.kind, fault.until)
+            spoiled = await self._spoil(fault)
             if spoiled is not None:
                 return spoiled
         now = self.clock()
@@ -180,9 +181,10 @@ class MarketRest:
         )
         return self._json({"code": -1003, "msg": message}, status, {"Retry-After": str(wait)})
 
-    async def _spoil(self, kind: str, until: float | None) -> web.Response | None:
+    async def _spoil(self, fault: Fault) -> web.Response | None:
         """The answer that a fault puts in place of the right one; None: the right one, to be cut short."""
-        left = 0.0 if until is None else max(until - time.monotonic(), 0.0)
+        kind = fault.kind
+        left = 0.0 if fault.until is None else max(fault.until - time.monotonic(), 0.0)
         if kind == "rest429":
             return self._refuse(429, left)
         if kind == "rest418":
@@ -196,13 +198,13 @@ class MarketRest:
             page = "<html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
             return web.Response(status=200 if self._html % 2 else 502, text=page, content_type="text/html")
         if kind == "stall":
-            try:
-                await asyncio.wait_for(self.stopping.wait(), left or 30.0)
-            except TimeoutError:
-                return self._json(
-                    {"code": -1007, "msg": "Timeout waiting for response from backend server."}, 504
-                )
-            return web.Response(status=503)
+            until = time.monotonic() + (left or STALL_SECONDS)
+            while not fault.cleared and time.monotonic() < until:
+                if self.stopping.is_set():
+                    return web.Response(status=503)
+                await asyncio.sleep(0.05)
+            message = "Timeout waiting for response from backend server."
+            return self._json({"code": -1007, "msg": message}, 504)
         return None
 
     # Parameters.

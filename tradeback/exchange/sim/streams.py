@@ -312,6 +312,11 @@ class StreamHub:
                 if stream.faults is None and self.faults.on_stream(stream.name):
                     stream.faults = StreamFaults(self.faults, stream.name)
 
+    def clear_faults(self) -> None:
+        """End the faults of connections; a shutdown that was announced does not happen."""
+        self.faults.clear()
+        self._mutes, self._cuts, self._shutdowns = [], [], []
+
     def _apply_cuts(self, connection: Connection) -> None:
         for fault in self._cuts:
             if not connection.closing and _carries(connection, fault.stream) and fault.take():
