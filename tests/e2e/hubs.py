@@ -20,6 +20,7 @@ import uvloop
 
 from tests.reference.batch import BINARY, CLOSE, PING, PONG, TEXT, decode_payload
 from tests.reference.market import Market
+from tradeback._fast import epoll
 from tradeback._fast.fanout import FanOut
 from tradeback.config import WebSocketConfig
 from tradeback.server.hub import Hub
@@ -29,6 +30,7 @@ PATIENCE = 20.0  # seconds; a safety net, no test waits for it to pass
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
+    "epoll": epoll.new_event_loop,
 }
 
 

@@ -12,6 +12,7 @@ import orjson
 import structlog
 from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
+from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.listener import ClientLimits, ClientListener, ClientSink, TextSink
 from tradeback._fast.stats import Stats
@@ -54,9 +55,8 @@ class PicowsLog:
 class Hub:
     """Serves clients from `fanout` until it is stopped. One loop, one thread.
 
-    Whoever marks slots dirty calls `schedule_flush` once after the reads of an iteration, or has
-    `on_iteration` called at the end of each. `fanout` and `stats` outlive the hub.
-    `binary` false sends updates as JSON text (decision 31).
+    Whoever marks slots dirty calls `schedule_flush` after the reads of an iteration. `fanout` and `stats` outlive
+    the hub. `binary` false sends updates as JSON text (decision 31).
     """
 
     def __init__(
@@ -79,6 +79,7 @@ class Hub:
         self._binary = binary
         self._budget_ns = int(config.flush_budget * 1e9)
         self._flush_scheduled = False
+        self._hooked = False  # the loop flushes at the end of each iteration
         self._swept: list[ClientListener] = []
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._server: asyncio.Server | None = None
@@ -119,6 +120,9 @@ class Hub:
         # aiofastnet has no public call to watch a socket again; the version is pinned.
         self._socket.on_room(partial(self._server._start_serving_one_listener, self._socket))  # type: ignore[attr-defined]
         self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
+        if isinstance(self._loop, EpollLoop):
+            self._loop.set_iteration_hook(self.flush)
+            self._hooked = True
 
     @property
     def address(self) -> tuple[str, int]:
@@ -151,6 +155,9 @@ class Hub:
         server.abort_clients()  # type: ignore[attr-defined,unused-ignore]
         await server.wait_closed()
         self._server = None
+        if isinstance(self._loop, EpollLoop):
+            self._loop.set_iteration_hook(None)
+            self._hooked = False
 
     # ---------------------------------------------------------------- clients
 
@@ -211,23 +218,23 @@ class Hub:
     # ---------------------------------------------------------------- flush
 
     def schedule_flush(self) -> None:
-        """Flush after what is running now. Costs little where it was called already."""
-        if not self._flush_scheduled:
+        """Flush after what is running now: at the end of EpollLoop's iteration, in the next one of other loops."""
+        if not self._hooked and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_soon)
 
-    def on_iteration(self) -> None:
-        """For a loop that calls it at the end of each iteration: flush what the reads brought."""
-        if self.fanout.pending and not self._flush_scheduled:
-            self._flush()
-
-    def _flush(self) -> None:
+    def _flush_soon(self) -> None:
         self._flush_scheduled = False
-        waiting = self.fanout.flush(monotonic_ns(), self._budget_ns)
+        if self.flush():
+            self.schedule_flush()
+
+    def flush(self) -> bool:
+        """One chunk of at most `flush_budget`; whether clients still wait, so that a further one is due after the
+        feeds were read."""
+        waiting = self.fanout.flush(monotonic_ns(), self._budget_ns) if self.fanout.pending else 0
         for handle, _, error in self.fanout.take_failed():
             self._on_failed_write(handle, error)
-        if waiting:
-            self.schedule_flush()
+        return waiting > 0
 
     def _on_failed_write(self, handle: int, error: Exception) -> None:
         log.error("writing to a client raised", error=repr(error))
