@@ -126,7 +126,7 @@ class Server:
         while True:
             if self.journal.needs_prepare:
                 try:
-                    await loop.run_in_executor(None, self.journal.prepare)
+                    report = await loop.run_in_executor(None, self.journal.prepare)
                 except DataFolderError as error:
                     if not failed:
                         log.error(
@@ -138,6 +138,8 @@ class Server:
                 if failed:
                     log.info("the journal has room again: what was not kept is journaled as gaps")
                 failed = False
+                for lost in report.overrun:
+                    log.error("a reader of the journal lost its place", reason=lost)
             await asyncio.sleep(TICK)
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
