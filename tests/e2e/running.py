@@ -69,40 +69,19 @@ class Up:
 
     def sim(self, path: str, **parameters: object) -> Any:
         """Ask the simulated exchange's REST interface, its `/sim/...` paths included."""
-        query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
-        with urllib.request.urlopen(f"{self.rest}{path}{query}", timeout=30) as answer:
-            return json.load(answer)
+        return get_json(self.rest + path, parameters)
 
     def control(self, **message: object) -> dict[str, Any]:
         """One request to the server's control socket."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
-            connection.connect(str(self.folder / "sim" / "control.sock"))
-            with connection.makefile("rwb") as lines:
-                lines.write(json.dumps(message).encode() + b"\n")
-                lines.flush()
-                answer: dict[str, Any] = json.loads(lines.readline())
-                return answer
+        return ask_control(self.folder / "sim" / "control.sock", message)
 
     def await_subscribed(self, symbols: int) -> None:
         """Wait until every feed has that many streams subscribed at the exchange."""
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            feeds = self.control(type="status")["feeds"]
-            if feeds and all(feed["connected"] and feed["subscribed"] == symbols for feed in feeds):
-                return
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the feeds never carried {symbols} symbols: {feeds}")
-            time.sleep(0.05)
+        await_subscribed(self.folder / "sim" / "control.sock", symbols)
 
     def pause_and_drain(self) -> None:
         """Stop the market and wait until the exchange has handed out every message that it made."""
-        self.sim("/sim/pause")
-        deadline = time.monotonic() + START_TIMEOUT
-        while not self.sim("/sim/state")["drained"]:
-            if time.monotonic() > deadline:
-                raise AssertionError("the simulated exchange never handed out all it had")
-            time.sleep(0.05)
+        pause_and_drain(self.rest)
 
     def ledger(self, symbol: str) -> dict[str, Any]:
         """What was really traded: `quantity` (a Decimal), `count`, `last_id` of one symbol."""
@@ -133,6 +112,142 @@ class Up:
     ) -> None:
         if self.process.poll() is None:
             self.stop()
+
+
+class SimProcess:
+    """`tradeback sim` on free ports."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tradeback", "sim", "--port", "0", "--rest-port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        match = re.search(r"streams (ws://\S+) rest (http://\S+)", line)
+        if match is None:
+            raise AssertionError(f"the simulated exchange printed {line!r}")
+        self.ws_endpoint, self.rest_endpoint = match.groups()
+
+    def get(self, path: str, **parameters: object) -> Any:
+        """Ask its REST interface, the `/sim/...` paths included."""
+        return get_json(self.rest_endpoint + path, parameters)
+
+    def pause_and_drain(self) -> None:
+        """Stop the market and wait until every message made was handed out."""
+        pause_and_drain(self.rest_endpoint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.terminate()
+        self.process.wait(STOP_TIMEOUT)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class ServerProcess:
+    """`tradeback server` against a simulated exchange, ready for clients."""
+
+    def __init__(self, folder: Path, sim: SimProcess, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        reader, writer = os.pipe()
+        with (folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tradeback", "server", f"--ready-fd={writer}", *arguments],
+                stderr=log,
+                pass_fds=(writer,),
+                env={
+                    **os.environ,
+                    "TRADEBACK_EXCHANGE": "sim",
+                    "EXCHANGE_WS_ENDPOINT": sim.ws_endpoint,
+                    "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
+                    "SERVER_HOST": "127.0.0.1",
+                    "WS_PORT": "0",
+                    "WS_ANONYMOUS": "true",
+                    "DATA_DIR": str(folder),
+                    **environment,
+                },
+            )
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            line = pipe.readline()
+        if not line:
+            raise AssertionError(f"the server ended: {(folder / 'server.log').read_text()[-4000:]}")
+        self.websocket: str = json.loads(line)["websocket"]
+        self.ws_port = urllib.parse.urlsplit(self.websocket).port or 0
+
+    def control(self, **message: object) -> dict[str, Any]:
+        """One request to its control socket."""
+        return ask_control(self.folder / "sim" / "control.sock", message)
+
+    def await_subscribed(self, symbols: int) -> None:
+        """Wait until every feed has that many streams subscribed at the exchange."""
+        await_subscribed(self.folder / "sim" / "control.sock", symbols)
+
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+def get_json(url: str, parameters: dict[str, object]) -> Any:
+    """The JSON that a GET answers."""
+    query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
+    with urllib.request.urlopen(url + query, timeout=30) as answer:
+        return json.load(answer)
+
+
+def ask_control(path: Path, message: dict[str, object]) -> dict[str, Any]:
+    """One request to a server's control socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(path))
+        with connection.makefile("rwb") as lines:
+            lines.write(json.dumps(message).encode() + b"\n")
+            lines.flush()
+            answer: dict[str, Any] = json.loads(lines.readline())
+            return answer
+
+
+def await_subscribed(path: Path, symbols: int) -> None:
+    """Wait until every feed has that many streams subscribed at the exchange."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        feeds = ask_control(path, {"type": "status"})["feeds"]
+        if feeds and all(feed["connected"] and feed["subscribed"] == symbols for feed in feeds):
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the feeds never carried {symbols} symbols: {feeds}")
+        time.sleep(0.05)
+
+
+def pause_and_drain(rest: str) -> None:
+    """Stop a simulated market and wait until the exchange has handed out every message that it made."""
+    get_json(f"{rest}/sim/pause", {})
+    deadline = time.monotonic() + START_TIMEOUT
+    while not get_json(f"{rest}/sim/state", {})["drained"]:
+        if time.monotonic() > deadline:
+            raise AssertionError("the simulated exchange never handed out all it had")
+        time.sleep(0.05)
 
 
 class Audit:

@@ -20,14 +20,15 @@ class Coverage:
     precision: int = 0
     units: int = 0
 
-    def add(self, record: bytes) -> None:
+    def add(self, record: bytes) -> set[int]:
+        """Take one record; returns the ids that it stands for."""
         if record[KIND_AT] == 2:
             first, _, _, _, last, _, _, count, _, _, _, _ = struct.unpack(GAP_FORMAT, record)
             ids = set(range(first, last + 1))
             assert len(ids) == count
             assert not ids & (self.traded | self.gaps), "a gap over ids that are covered"
             self.gaps |= ids
-            return
+            return ids
         _, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, record)
         if flags & SPARSE:
             ids = set()
@@ -41,3 +42,4 @@ class Coverage:
         assert not ids & (self.traded | self.gaps), "ids that are covered twice"
         self.traded |= ids
         self.units += round(quantity * 10**self.precision)
+        return ids
