@@ -7,11 +7,13 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 
 import click
 import orjson
 import structlog
 
+from tradeback._fast.epoll import new_event_loop
 from tradeback.commands.options import with_config
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError, ExchangeError, TradebackError
@@ -49,9 +51,7 @@ def run_server(config: Config, *, ready_fd: int | None) -> None:
 def loop_factory(name: str, spin: float) -> Callable[[], asyncio.AbstractEventLoop]:
     """How the event loop of that name is made. Raises ConfigError where it cannot spin as asked."""
     if name == "epoll":
-        from tradeback._fast.epoll import new_event_loop
-
-        return lambda: new_event_loop(spin=spin)
+        return partial(_spinning, spin)
     if spin:
         raise ConfigError(f"server.spin is {spin} and server.loop is {name}: only the epoll loop can spin")
     if name == "uvloop":
@@ -59,6 +59,12 @@ def loop_factory(name: str, spin: float) -> Callable[[], asyncio.AbstractEventLo
 
         return uvloop.new_event_loop
     return asyncio.SelectorEventLoop
+
+
+def _spinning(spin: float) -> asyncio.AbstractEventLoop:
+    loop = new_event_loop()
+    loop.spin = spin
+    return loop
 
 
 async def _serve(config: Config, ready_fd: int | None) -> None:

@@ -69,7 +69,7 @@ class ServerConfig(Section):
     ws_port: Port = setting(8081, "port of the WebSocket server", env="WS_PORT")
     read_timeout: Span = setting("15s", "longest time to wait for an HTTP request")
     write_timeout: Span = setting("15s", "longest time to wait until an HTTP answer is taken")
-    loop: Literal["epoll", "asyncio", "uvloop"] = setting("asyncio", "event loop of the event server")
+    loop: Literal["epoll", "asyncio", "uvloop"] = setting("epoll", "event loop of the event server")
     spin: Spin = setting("0s", "how long the loop polls before it sleeps; `full`: for ever, it takes a core")
     cors: CorsConfig = CorsConfig()
 
