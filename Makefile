@@ -4,11 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 FAST   := $(wildcard tradeback/_fast/*.pyx tradeback/_fast/*.pxd tradeback/_fast/*.h)
 APT    := git python3-venv python3-dev gcc make
+FUZZ_APT := clang libclang-rt-14-dev
+FUZZ_SECONDS ?= 600
+SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" tradeback._fast tests/unit tests/property tests/playback)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run build test chaos check bench clean help
+.PHONY: run build test chaos check bench fuzz sanitize clean help
 
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
@@ -29,6 +32,23 @@ check: build  ## ruff, mypy on the Python parts and the stubs
 bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[bench]'
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
+
+fuzz: build  ## fuzz the decoder under sanitizers, and the parsers in Python, for FUZZ_SECONDS (600)
+	@command -v clang >/dev/null || { echo "Fuzzing needs clang with libFuzzer. On Debian 12:"; \
+	  echo "  apt-get install -y $(FUZZ_APT)"; exit 1; }
+	$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3.0,<4'
+	TRADEBACK_EXCHANGE=sim $(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
+
+# A copy of the tree with extensions of its own, so that the ordinary build stays as it is. Leaks are not looked for:
+# the interpreter keeps what it allocates until the process ends.
+sanitize: build  ## run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	mkdir -p build/sanitize
+	tar -cf - --exclude='*.so' --exclude='*.c' --exclude=__pycache__ tradeback tests bench setup.py pyproject.toml README.md LICENSE \
+	  | tar -xf - -C build/sanitize
+	cd build/sanitize && TRADEBACK_SANITIZE=1 ../../$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
+	cd build/sanitize && env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. TRADEBACK_EXCHANGE=sim \
+	  ../../$(BIN)/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
 
 clean:  ## remove what was built
 	rm -rf $(VENV) build dist bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
