@@ -141,6 +141,16 @@ def test_draining_sends_even_to_a_blocked_client(market: Market, fanout: FanOut)
     assert peer.sums == {1: 5}
 
 
+def test_an_unsubscription_leaves_what_is_pending_for_the_others(market: Market, fanout: FanOut) -> None:
+    for index in range(200):
+        market.trade(index, 1)
+    peer = join(fanout, market, *range(200))
+    for index in range(0, 200, 3):
+        fanout.unsubscribe(peer.handle, market.slots[index])
+    flush_all(fanout)
+    assert sorted(peer.last) == [market.stream_id(i) for i in range(200) if i % 3]
+
+
 @pytest.mark.parametrize("units", [1, 10**15 + 1, 2**53 - 1])
 @pytest.mark.parametrize("precision", [0, 3, 8])
 def test_volume_is_the_double_nearest_to_the_decimal(tmp_path: Path, units: int, precision: int) -> None:

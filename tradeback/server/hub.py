@@ -206,6 +206,7 @@ class Hub:
 
     def _sweep(self) -> None:
         """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""
+        self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
         if not self._swept:
             self._swept = list(self.clients.values())
             self._slice = -(-len(self._swept) // SWEEP_SLICES)
@@ -213,7 +214,6 @@ class Hub:
         for listener in self._swept[-self._slice :]:
             listener.check(now)
         del self._swept[-self._slice :]
-        self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
 
     # ---------------------------------------------------------------- flush
 
