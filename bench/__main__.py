@@ -14,7 +14,18 @@ from bench.build import BenchError
 from bench.table import FULL, QUICK, Effort, Figure, Row, Skipped, render
 
 # In the order of the table: a module of this package each, with `measure(effort) -> rows`.
-MEASUREMENTS = ["decode", "encode", "trade", "journal", "fanout", "updates", "latency", "crowd", "stalled"]
+MEASUREMENTS = [
+    "decode",
+    "encode",
+    "arbitration",
+    "trade",
+    "journal",
+    "fanout",
+    "updates",
+    "latency",
+    "crowd",
+    "stalled",
+]
 
 
 def run(name: str, effort: Effort) -> list[Row]:

@@ -18,9 +18,10 @@ from tradeback._fast.decode cimport DECODE_PADDING, decode_event
 from tradeback._fast.ingest cimport Ingest
 from tradeback._fast.journal cimport JournalWriter
 from tradeback._fast.record cimport (
-    RECORD_TRADE, RECORDS_PER_FRAME, Event, JournalRecord, WireRecord,
+    EVENT_TRADE, RECORD_TRADE, RECORDS_PER_FRAME, Event, JournalRecord, WireRecord,
 )
-from tradeback._fast.status cimport DECODED_EVENT
+from tradeback._fast.status cimport APPLIED_FRESH, DECODED_EVENT
+from tradeback._fast.table cimport SymbolTable
 
 cdef enum:
     TRADES = 4096               # of a pass: their messages stay in the processor's second cache
@@ -119,6 +120,46 @@ def frame_ns(int passes) -> float:
     if sink == 0:
         raise ValueError("no frame was made")
     return (end - start) / <double>passes
+
+
+def applied_ns(SymbolTable table not None, int symbols, int rounds, uint64_t first_id) -> float:
+    """Nanoseconds a trade of `apply` and `publish`: ids from `first_id`, `rounds` of them, each symbol in turn.
+
+    The table carries S0000USDT, S0001USDT, ...: so many `symbols`.
+
+    Raises:
+        ValueError: a trade did not count.
+    """
+    cdef char* names = <char*>malloc(<size_t>symbols * 32)
+    cdef Event event
+    cdef int turn, index, fresh = 0
+    cdef uint64_t seq = 0
+    cdef int64_t start, end, now = 1_000_000_000
+    if names == NULL:
+        raise MemoryError(f"no memory for {symbols} names")
+    memset(&event, 0, sizeof(event))
+    for index in range(symbols):
+        snprintf(names + index * 32, 32, b"S%04dUSDT", index)
+    event.kind = EVENT_TRADE
+    event.symbol_len = 9
+    event.price, event.qty = 100.25, 0.5
+    event.qty_mantissa, event.qty_scale = 50_000_000, 8
+    event.ts_event = now_ns()
+    with nogil:
+        start = thread_ns()
+        for turn in range(rounds):
+            event.id = event.first_id = event.last_id = first_id + <uint64_t>turn
+            for index in range(symbols):
+                event.symbol = names + index * 32
+                now += 1000
+                fresh += table.apply(&event, event.ts_event, now) == APPLIED_FRESH
+                seq += 1
+                table.publish(table.slot, seq)
+        end = thread_ns()
+    free(names)
+    if fresh != rounds * symbols:
+        raise ValueError(f"{rounds * symbols - fresh} of {rounds * symbols} trades did not count")
+    return (end - start) / <double>fresh
 
 
 cdef class Trades:

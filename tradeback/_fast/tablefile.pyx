@@ -13,6 +13,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcmp, memcpy, memset, strncpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, MS_SYNC, PROT_READ, PROT_WRITE, mmap, msync, munmap
+from posix.unistd cimport usleep
 
 from tradeback._fast.arbitrate cimport ID_MAX, PRECISION_MAX
 
@@ -21,6 +22,10 @@ import fcntl
 import os
 
 from tradeback.errors import DataFolderError, StaleRowError
+
+cdef enum:
+    QUICK_TRIES = 50            # a writer that runs is done long before them
+    PAUSE_US = 5000             # between the further ones, READ_TRIES in all
 
 cdef bytes MAGIC = b"TBTABLE\x01"
 cdef Py_ssize_t RANGES_OFFSET = HEADER_BYTES + ROW_COUNT * <Py_ssize_t>sizeof(Row)
@@ -358,8 +363,8 @@ cdef class TableReader:
     def read(self, stream_id: int) -> TableRow | None:
         """The row of a stream id; None where no symbol was ever added under it.
 
-        StaleRowError where the row was being written READ_TRIES times over: its writer was killed in the middle, and
-        the next start of the server mends it.
+        StaleRowError where the row was being written READ_TRIES times over, which takes a tenth of a second: its
+        writer was killed in the middle, and the next start of the server mends it.
         """
         cdef Row row
         cdef TableRow copy
@@ -369,7 +374,8 @@ cdef class TableReader:
         if not 0 <= stream_id < ROW_COUNT:
             return None
         place = stream_id
-        if not _read(<const Row*>(self._base + HEADER_BYTES) + place, &row):
+        if not (_read(<const Row*>(self._base + HEADER_BYTES) + place, &row)
+                or self._read_patiently(place, &row)):
             raise StaleRowError(
                 f"the row of stream id {stream_id} in {self.path} is being written for too long: is the server running?"
             )
@@ -394,6 +400,17 @@ cdef class TableReader:
         copy.quote_ts_recv = row.quote_recv
         copy.open_ranges = row.open_count
         return copy
+
+    cdef bint _read_patiently(self, unsigned int place, Row* row) noexcept:
+        """The writer may have lost its core between two stores: it is given the time to get it back."""
+        cdef const Row* from_row = <const Row*>(self._base + HEADER_BYTES) + place
+        cdef int tries
+        with nogil:
+            for tries in range(1, READ_TRIES // QUICK_TRIES):
+                usleep(PAUSE_US)
+                if _read(from_row, row):
+                    return True
+        return False
 
     @property
     def writer_pid(self) -> int:
@@ -423,7 +440,7 @@ cdef class TableReader:
 cdef bint _read(const Row* place, Row* row) noexcept nogil:
     cdef uint32_t before
     cdef int tries
-    for tries in range(READ_TRIES):
+    for tries in range(QUICK_TRIES):
         before = seq_load(&place.seq)
         if before & 1:
             continue
