@@ -16,7 +16,7 @@ from tests.chaos.table_writer import BASE_NS, PRECISION, STREAM_ID, units_of
 from tests.reference.journal_ids import Coverage
 from tradeback._fast.table import SymbolTable
 from tradeback._fast.tablefile import TableReader, TableRow
-from tradeback.errors import DataFolderError
+from tradeback.errors import DataFolderError, StaleRowError
 
 READS = 200_000
 
@@ -67,7 +67,11 @@ def test_a_reader_never_sees_half_a_row(tmp_path: Path) -> None:
         seen = set()
         newest = 0
         for _ in range(READS):
-            row = reader.read(STREAM_ID)
+            try:
+                row = reader.read(STREAM_ID)
+            except StaleRowError:
+                # The writer was off its core for a tenth of a second: no answer, but no wrong one.
+                continue
             assert row is not None
             last = check_row(row)
             assert last >= newest
