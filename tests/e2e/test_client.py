@@ -1,0 +1,64 @@
+"""Our client against our server: every price in order, all of the volume, and the ends that it must know."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.e2e.hubs import PATIENCE, Served, run, served
+from tradeback.client import Client, Update
+from tradeback.errors import ServerRefusedError, UnknownSymbolError
+
+
+def server_url(server: Served) -> str:
+    return f"ws://127.0.0.1:{server.port}/api/v1/ws"
+
+
+async def take_until(client: Client, price: float) -> list[Update]:
+    updates = []
+    async with asyncio.timeout(PATIENCE):
+        async for update in client:
+            updates.append(update)
+            if update.price == price:
+                break
+    return updates
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_it_gets_what_was_traded(json: bool) -> None:
+    async def scenario() -> None:
+        async with served(json=json) as server:
+            name = server.market.symbols[0]
+            async with Client(server_url(server), [name]) as client:
+                await server.until(lambda: client.round_trip_s is not None)
+                for n in range(1, 101):
+                    server.trade(0, 1, price=100.0 + n)
+                updates = await take_until(client, 200.0)
+            prices = [update.price for update in updates]
+            assert prices == sorted(prices)
+            assert {update.symbol for update in updates} == {name}
+            assert all(update.volume >= 0 for update in updates)
+
+    run(scenario())
+
+
+def test_an_unknown_symbol_ends_it() -> None:
+    async def scenario() -> None:
+        async with (
+            served() as server,
+            Client(server_url(server), ["NONSENSE"]) as client,
+        ):
+            with pytest.raises(UnknownSymbolError):
+                await take_until(client, 0.0)
+
+    run(scenario())
+
+
+def test_a_server_that_wants_a_session_is_told_about() -> None:
+    async def scenario() -> None:
+        async with served(anonymous=False) as server, Client(server_url(server), ["NONSENSE"]) as client:
+            with pytest.raises(ServerRefusedError, match="answered 401"):
+                await take_until(client, 0.0)
+
+    run(scenario())
