@@ -12,7 +12,7 @@ from tests.conftest import CHECKOUT
 
 LONGEST_FILE = 600  # lines
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "base", "manager", "misc"}
-BEING_SPLIT = {"tradeback/_fast/epoll.pyx", "tradeback/_fast/fanout.pyx"}
+BEING_SPLIT = {"tradeback/_fast/epoll.pyx"}
 INTERFACES = {"tradeback/store/base.py"}  # interfaces, named so in the design
 
 
