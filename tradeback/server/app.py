@@ -75,10 +75,8 @@ class Server:
             await self.hub.start(self._config.server.host, self._config.server.ws_port)
             loop = asyncio.get_running_loop()
             if isinstance(loop, EpollLoop):
-                # This loop flushes at the end of each iteration; the others are asked after each read.
+                # The hub flushes at the end of each iteration of this loop; others are asked after each read.
                 self._flushes_itself = True
-                loop.set_iteration_hook(self.hub.on_iteration)
-                stack.callback(loop.set_iteration_hook, None)
             for symbol in self.carried.pin(self._config.exchange.symbols):
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
             stack.push_async_callback(self.feeds.stop)
