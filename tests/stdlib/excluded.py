@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 
 EXCLUDED = {
-    r"\.(PollEventLoopTests|SelectEventLoopTests)\.": "EPollEventLoopTests for another selector",
+    # These classes hold the same cases, once for each selector; those of EPollEventLoopTests are run.
+    r"\.(PollEventLoopTests|SelectEventLoopTests)\.": "for another selector",
+    # They replace the socket module by mocks, whose fileno() is no number, and hand these to the loop.
+    r"WithSelectorTests\.test_create_connection_(ip_addr|ipv6_scope|no_inet_pton|service_name)$": "mock sockets",
+    r"WithSelectorTests\.test_create_(datagram_endpoint_ip_addr|server_soreuseport_only_defined)$": "mock sockets",
+    # It asks that the class of the default loop be asyncio's very own.
+    r"RunTests\.test_loop_factory_default_event_loop$": "asyncio's class",
 }
 
 

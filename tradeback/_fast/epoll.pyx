@@ -10,14 +10,12 @@
 All of it lives on the thread that runs the loop. Only `call_soon_threadsafe` may be called from another; it is
 asyncio's own and wakes us through the self-pipe.
 
-One iteration, as `_run_once` has it: wait for descriptors, timers or neither; call the readers and writers of those
-that are ready; queue the timers whose time has come; call what is in the ready queue now (what these queue waits for
-the next iteration); run the hook. Readers and writers are called directly, not through the queue as in asyncio, so
-what they queue is called in the same iteration. In debug mode the iteration is asyncio's, slow-callback warnings
-included: the poller then plays a selector.
+One iteration, as `_run_once` has it: wait for descriptors, timers or neither; queue the readers and writers of those
+that are ready, then the timers whose time has come; call what is in the queue now, in its order (what is queued
+meanwhile waits for the next iteration); run the hook. That is asyncio's order exactly, since programs rely on it. In
+debug mode the iteration is asyncio's own, slow-callback warnings included: the poller then plays a selector.
 
-Level-triggered on purpose: an event that is dropped (an exception left the loop, the descriptor was registered anew)
-is simply reported again.
+Level-triggered on purpose: an event that nobody took (its reader was replaced, or read only a part) is reported again.
 """
 
 import asyncio
@@ -144,6 +142,8 @@ cdef class Handle:
         # Locals, since the callback may cancel this very handle.
         cdef object callback = self._callback, context = self._context
         cdef tuple args = self._args
+        if args is None:  # cancelled
+            return 0
         try:
             PyContext_Enter(context)
             try:
@@ -169,22 +169,11 @@ cdef Handle new_handle(object loop, object callback, tuple args, object context)
     return handle
 
 
-cdef inline int run_handle(object handle) except -1:
-    """Run one of ours or one of asyncio's, unless it was cancelled."""
-    if type(handle) is Handle:
-        if not (<Handle>handle)._cancelled:
-            (<Handle>handle).run()
-    elif not handle._cancelled:
-        handle._run()
-    return 0
-
-
 @cython.freelist(64)
 cdef class Watch:
     """One registration of one descriptor with epoll: from its first reader or writer to the removal of its last.
 
-    A descriptor registered anew is a new Watch with a new generation, so an event that was already fetched for the
-    old one finds nobody.
+    A descriptor registered anew is a new Watch with a new generation, so an event of the old registration finds nobody.
     """
 
     cdef int fd
@@ -358,24 +347,31 @@ cdef class Poller:
             self.epfd, self.events, EVENTS_PER_WAIT, <int>((timeout_ns + MILLISECOND_NS - 1) // MILLISECOND_NS)
         )
 
-    cdef inline object ready(self, int place, uint32_t event):
-        """The handle that event number `place` of the last wait() calls for a reader or a writer, or None.
+    cdef int collect(self, int count, object into) except -1:
+        """Append the handles that the `count` events of the last wait() call for to a deque or list."""
+        cdef int place
+        cdef uint64_t key
+        cdef Watch watch
+        for place in range(count):
+            key = self.events[place].data.u64
+            watch = self.watches.get(<int><uint32_t>key)
+            # Another generation: a file that was closed unremoved and lives on in a duplicate, while its number is
+            # in use again. It is not for those who watch the number now.
+            if watch is None or watch.generation != <uint32_t>(key >> 32):
+                continue
+            # An error or a hangup concerns both, as the one who reads or writes learns of it by trying.
+            if self.events[place].events & ~<uint32_t>EPOLLOUT and watch.reader is not None:
+                self.take(watch, EPOLLIN, watch.reader, into)
+            if self.events[place].events & ~<uint32_t>EPOLLIN and watch.writer is not None:
+                self.take(watch, EPOLLOUT, watch.writer, into)
+        return 0
 
-        Asked for each anew: whatever was called in between may have removed it.
-        """
-        cdef uint64_t key = self.events[place].data.u64
-        cdef uint32_t other = EPOLLOUT if event == EPOLLIN else EPOLLIN
-        # An error or a hangup concerns both.
-        if not self.events[place].events & ~other:
-            return None
-        cdef Watch watch = self.watches.get(<int><uint32_t>key)
-        if watch is None or watch.generation != <uint32_t>(key >> 32):
-            return None
-        cdef object handle = watch.reader if event == EPOLLIN else watch.writer
-        if handle is not None and handle._cancelled:  # by itself, without being removed
+    cdef inline int take(self, Watch watch, uint32_t event, object handle, object into) except -1:
+        if handle._cancelled:  # by its owner, who did not remove it
             self.unwatch(watch.fd, event)
-            return None
-        return handle
+        else:
+            into.append(handle)
+        return 0
 
     def get_key(self, file):
         """What is registered for a descriptor, as selectors.SelectorKey with (reader, writer) as its data; KeyError."""
@@ -388,13 +384,8 @@ cdef class Poller:
 
     def select(self, timeout=None):
         """The handles that are ready, after at most `timeout` seconds (None: for ever). For debug mode."""
-        cdef int place
-        cdef int count = self.wait(-1 if timeout is None else timeout_ns_of(timeout))
         cdef list handles = []
-        for place in range(count):
-            for handle in (self.ready(place, EPOLLIN), self.ready(place, EPOLLOUT)):
-                if handle is not None:
-                    handles.append(handle)
+        self.collect(self.wait(-1 if timeout is None else timeout_ns_of(timeout)), handles)
         return handles
 
 
@@ -511,7 +502,7 @@ cdef class LoopCore:
             super()._run_once()
         else:
             self.drop_cancelled_timers()
-            self.dispatch(self.poller.wait(self.timeout_ns()))
+            self.poller.collect(self.poller.wait(self.timeout_ns()), self._ready)
             self.queue_due_timers()
             self.run_ready()
         if self.hook is not None:
@@ -541,18 +532,6 @@ cdef class LoopCore:
             return timeout_ns_of(<double>self._scheduled[0]._when - seconds_now())
         return -1
 
-    cdef int dispatch(self, int count) except -1:
-        cdef int place
-        cdef object handle  # a reference of our own: what is called may remove itself
-        for place in range(count):
-            handle = self.poller.ready(place, EPOLLIN)
-            if handle is not None:
-                run_handle(handle)
-            handle = self.poller.ready(place, EPOLLOUT)
-            if handle is not None:
-                run_handle(handle)
-        return 0
-
     cdef int queue_due_timers(self) except -1:
         """Timers never run early, not by the clock's resolution either (asyncio allows that much)."""
         if not self._scheduled:
@@ -567,9 +546,14 @@ cdef class LoopCore:
     cdef int run_ready(self) except -1:
         cdef Py_ssize_t left = len(self._ready)
         cdef object ready = self._ready
+        cdef object handle
         while left > 0:
             left -= 1
-            run_handle(ready.popleft())
+            handle = ready.popleft()
+            if type(handle) is Handle:
+                (<Handle>handle).run()
+            elif not handle._cancelled:  # asyncio's: a timer, or from another thread
+                handle._run()
         return 0
 
     cdef int run_hook(self) except -1:
