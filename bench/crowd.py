@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bench.build import BenchError
 from bench.fanout import raw_sends
-from bench.programs import Answer, clients, resident_bytes
+from bench.programs import Answer, clients, measured, resident_bytes
 from bench.subject import exchange, server, wait_for_lines
 from bench.table import Effort, Goal, Row, compare
 
@@ -31,15 +31,13 @@ def measure(effort: Effort) -> list[Row]:
             with clients(port, count, each=EACH, symbols=SYMBOLS, pid=target.pid) as load:
                 wait_for_lines(source, SYMBOLS)
                 source.tell(f"rate {rate} {KINDS}")
-                load.ask(f"measure {min(SETTLE_S, effort.seconds)}")
+                measured(load, min(SETTLE_S, effort.seconds))
                 held = resident_bytes(target.pid, "RssAnon")
-                window = load.ask(f"measure {effort.seconds * 2}")
+                window = measured(load, effort.seconds * 2)
                 growth.append(resident_bytes(target.pid, "RssAnon") / held)
                 behind = source.ask("status")
-        if window["closed"] or behind["cuts"]:
-            raise BenchError(
-                f"{window['closed']} of {count} clients were closed; {behind['cuts']} feeds were cut."
-            )
+        if behind["cuts"]:
+            raise BenchError(f"The exchange cut {behind['cuts']} feeds that the server did not read in time.")
         ages.append(window["age_us"]["p99"] / 1000)
         delivered.append(trades_seen(window, count) / (rate / len(KINDS)))
     return [

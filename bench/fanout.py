@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from bench.build import BenchError
-from bench.programs import SERVER_CORE, Program, clients, compiled, module
+from bench.programs import SERVER_CORE, Program, clients, compiled, measured, module
 from bench.subject import exchange, server, wait_for_lines
 from bench.table import Effort, Goal, Row, Skipped, compare
 
@@ -64,10 +63,6 @@ def _sends(
     with clients(port, count, each=each, symbols=1, pid=pid, nap_us=20_000) as load:
         if source is not None:
             wait_for_lines(source, 1)
-        load.ask(f"measure {min(WARM_UP_S, effort.seconds)}")
-        window = load.ask(f"measure {effort.seconds}")
-    if window["closed"] or not window["updates"]:
-        raise BenchError(
-            f"{window['closed']} of {count} clients were closed, {window['updates']} updates came."
-        )
+        measured(load, min(WARM_UP_S, effort.seconds))
+        window = measured(load, effort.seconds)
     return float(window["frames"] / window["seconds"] / window["server_cpu"])

@@ -24,16 +24,23 @@ SERVER_CORE = 0
 LOAD_CORE = 1
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 130.0
+DATA_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 5.0
 
 Answer = dict[str, Any]
 
 
 class Program:
-    """One process. Use it as a context manager: leaving ends the process, kindly at first."""
+    """One process. Use it as a context manager: leaving ends the process, kindly at first.
 
-    def __init__(self, command: list[str], core: int, env: Mapping[str, str] | None = None) -> None:
+    The bench's own end with their standard input; a `foreign` one is asked by SIGTERM.
+    """
+
+    def __init__(
+        self, command: list[str], core: int, env: Mapping[str, str] | None = None, *, foreign: bool = False
+    ) -> None:
         self.name = Path(command[0]).name
+        self._foreign = foreign
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._heard = b""
         self._process = subprocess.Popen(
@@ -107,11 +114,12 @@ class Program:
         return text or f"without a word, with code {self._process.poll()}."
 
     def end(self) -> None:
-        """Closes its input, then asks, then forces; returns when it is gone."""
+        """Closes its input, or asks, and forces in the end; returns when it is gone."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        for step in (None, self._process.terminate, self._process.kill):
+        asked = self._process.terminate
+        for step in (asked, self._process.kill) if self._foreign else (None, asked, self._process.kill):
             if step is not None:
                 step()
             try:
@@ -157,6 +165,24 @@ def clients(
         load.end()
         raise
     return load
+
+
+def measured(load: Program, seconds: float) -> Answer:
+    """One window of the load in which something arrived; the windows that `clients.c` describes.
+
+    Raises:
+        BenchError: a client was closed, or nothing arrived for DATA_TIMEOUT_S.
+    """
+    deadline = time.monotonic() + DATA_TIMEOUT_S
+    while True:
+        window = load.ask(f"measure {seconds}")
+        if window["closed"]:
+            raise BenchError(f"The server closed {window['closed']} clients.")
+        if window["updates"]:
+            return window
+        # A short window of a quick run on a busy machine may be empty.
+        if time.monotonic() > deadline:
+            raise BenchError(f"No update arrived within {DATA_TIMEOUT_S:.0f} s.")
 
 
 def resident_bytes(pid: int, kind: str = "VmRSS") -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bench.build import BenchError
-from bench.programs import Program, clients
+from bench.programs import Program, clients, measured
 from bench.subject import exchange, server, wait_for_lines
 from bench.table import Effort, Goal, Row, compare
 
@@ -25,13 +25,11 @@ def measure(effort: Effort) -> list[Row]:
         ):
             wait_for_lines(source, SYMBOLS)
             source.tell(f"rate {rate} t")
-            load.ask(f"measure {SETTLE_S}")
-            free = load.ask(f"measure {effort.seconds}")
+            measured(load, SETTLE_S)
+            free = measured(load, effort.seconds)
             load.ask("stall 1")
             wait_until_full(load)
-            blocked = load.ask(f"measure {effort.seconds}")
-        if free["closed"] or blocked["closed"] or not blocked["updates"]:
-            raise BenchError(f"{free['closed'] + blocked['closed']} of {count} clients were closed.")
+            blocked = measured(load, effort.seconds)
         before.append(free["age_us"]["p99"])
         after.append(blocked["age_us"]["p99"])
     return [compare("one stalls: age p99", "us", after, "the same before", before, Goal(1.5, at_most=True))]
@@ -44,5 +42,5 @@ def wait_until_full(load: Program) -> None:
     while now != before:
         if time.monotonic() > deadline:
             raise BenchError(f"The stalled client's socket still takes data after {FULL_TIMEOUT_S:.0f} s.")
-        load.ask(f"measure {SETTLE_S}")
+        measured(load, SETTLE_S)
         before, now = now, int(load.ask("unread")["unread"])

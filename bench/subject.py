@@ -48,7 +48,7 @@ def server(exchange_port: int, **settings: str) -> Iterator[tuple[Program, int]]
             "DATA_DIR": folder,
             **settings,
         }
-        with Program(COMMAND, SERVER_CORE, environment) as process:
+        with Program(COMMAND, SERVER_CORE, environment, foreign=True) as process:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not accepts(port):
                 if not process.running:

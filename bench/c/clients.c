@@ -37,6 +37,7 @@ enum {
     REST_MAX = 1 << 16, /* of a client: less than one frame or message stays between two reads */
     EVENTS = 1024,
     CRC_EVERY = 64,
+    HANDSHAKES = 64,
     READY_TIMEOUT_S = 120,
     LIFE_S = 600
 };
@@ -252,27 +253,39 @@ static size_t subscription(const struct client *c, char *out, size_t room)
     return (size_t)size;
 }
 
-static void connect_all(void)
+/* Finishes the handshake of client c, subscribes it and has epoll watch it. */
+static void open_client(struct client *c)
 {
     static char text[1 << 17];
     static uint8_t frame[sizeof text + FRAME_HEADER_MAX];
-    int64_t end = monotonic_ns() + READY_TIMEOUT_S * 1000000000ll;
-    for (int i = 0; i < load.count; i++) {
-        struct client *c = &load.clients[i];
-        c->first_symbol = i * 7 % load.symbols;
-        c->fd = load.nats ? connect_loopback(load.port) : connect_websocket(load.port, "/api/v1/ws");
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    if (load.nats)
         set_nonblocking(c->fd);
-        struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-        if (epoll_ctl(load.epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
-            fail("Cannot watch client %d: %s.", i, strerror(errno));
-        if (load.each || load.nats) {
-            size_t size = subscription(c, text, sizeof text);
-            const void *data = load.nats ? (void *)text : frame;
-            if (send_all(c->fd, data, load.nats ? size : masked_frame(frame, OP_TEXT, text, size)) < 0)
-                fail("The server closed client %d while it subscribed.", i);
+    else
+        websocket_finish(c->fd);
+    if (epoll_ctl(load.epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
+        fail("Cannot watch client %ld: %s.", (long)(c - load.clients), strerror(errno));
+    if (!load.each && !load.nats)
+        return;
+    size_t size = subscription(c, text, sizeof text);
+    const void *data = load.nats ? (void *)text : frame;
+    if (send_all(c->fd, data, load.nats ? size : masked_frame(frame, OP_TEXT, text, size)) < 0)
+        fail("The server closed client %ld while it subscribed.", (long)(c - load.clients));
+}
+
+/* Connects everybody, HANDSHAKES at a time, and waits until the server has confirmed all subscriptions. */
+static void connect_all(void)
+{
+    int64_t end = monotonic_ns() + READY_TIMEOUT_S * 1000000000ll;
+    for (int from = 0, until; from < load.count; from = until) {
+        until = from + HANDSHAKES < load.count ? from + HANDSHAKES : load.count;
+        for (int i = from; i < until; i++) {
+            load.clients[i].first_symbol = i * 7 % load.symbols;
+            load.clients[i].fd = load.nats ? connect_loopback(load.port) : websocket_begin(load.port, "/api/v1/ws");
         }
-        if (i % 16 == 0)
-            sweep(0);
+        for (int i = from; i < until; i++)
+            open_client(&load.clients[i]);
+        sweep(0);
     }
     while ((load.each || load.nats) && load.subscribed < load.count) {
         sweep(100);

@@ -81,7 +81,8 @@ static void connect_client(int port)
         fail("The probe has %d clients: it can have no more.", CLIENTS_MAX);
     int symbol = client_count++;
     struct client *c = &clients[symbol];
-    c->fd = connect_websocket(port, "/api/v1/ws");
+    c->fd = websocket_begin(port, "/api/v1/ws");
+    websocket_finish(c->fd);
     int size = snprintf(text, sizeof text, "{\"type\":\"subscribe\",\"symbols\":[\"B%04dUSDT\"]}", symbol);
     if (send_all(c->fd, command, masked_frame(command, OP_TEXT, text, (size_t)size)) < 0)
         fail("The server on port %d closed the probe's client.", port);

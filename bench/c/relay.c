@@ -49,7 +49,8 @@ int main(int argc, char **argv)
     if (argc != 4 || (strcmp(argv[3], "spin") && strcmp(argv[3], "wait")))
         fail("usage: relay EXCHANGE_PORT SYMBOL spin|wait");
     int spin = !strcmp(argv[3], "spin"), port = 0, listener = listen_loopback(&port);
-    int exchange = connect_websocket((int)number(argv[1], "EXCHANGE_PORT", 1, 65535), "/ws");
+    int exchange = websocket_begin((int)number(argv[1], "EXCHANGE_PORT", 1, 65535), "/ws");
+    websocket_finish(exchange);
     int size = snprintf(text, sizeof text, "{\"method\":\"SUBSCRIBE\",\"params\":[\"b%04ldusdt@trade\"],\"id\":1}",
                         number(argv[2], "SYMBOL", 0, SYMBOLS_MAX - 1));
     if (send_all(exchange, command, masked_frame(command, OP_TEXT, text, (size_t)size)) < 0)

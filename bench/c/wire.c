@@ -73,9 +73,9 @@ int connect_loopback(int port)
     return fd;
 }
 
-int connect_websocket(int port, const char *path)
+int websocket_begin(int port, const char *path)
 {
-    char text[4096];
+    char text[512];
     int fd = connect_loopback(port);
     struct timeval limit = {.tv_sec = HANDSHAKE_TIMEOUT_S};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
@@ -85,20 +85,24 @@ int connect_websocket(int port, const char *path)
                         path, port);
     if (send_all(fd, text, (size_t)size) < 0)
         fail("127.0.0.1:%d closed before the WebSocket request was sent.", port);
+    return fd;
+}
+
+void websocket_finish(int fd)
+{
+    char text[4096];
     /* Byte for byte: what follows the answer's empty line is the first frame and must stay in the socket. */
     size_t have = 0;
     while (have < 4 || memcmp(text + have - 4, "\r\n\r\n", 4)) {
         ssize_t got = have + 1 < sizeof text ? recv(fd, text + have, 1, 0) : 0;
         if (got <= 0)
-            fail("127.0.0.1:%d did not answer the WebSocket request within %d s, or closed.", port,
-                 HANDSHAKE_TIMEOUT_S);
+            fail("The server did not answer a WebSocket request within %d s, or closed.", HANDSHAKE_TIMEOUT_S);
         have++;
     }
     text[have] = 0;
     if (!strstr(text, " 101 "))
-        fail("127.0.0.1:%d refused the WebSocket %s: %.*s.", port, path, (int)strcspn(text, "\r\n"), text);
+        fail("The server refused a WebSocket: %.*s.", (int)strcspn(text, "\r\n"), text);
     set_nonblocking(fd);
-    return fd;
 }
 
 int send_all(int fd, const void *data, size_t size)

@@ -30,8 +30,11 @@ int connect_loopback(int port);
 
 void set_nonblocking(int fd);
 
-/* Connects and upgrades to WebSocket; non-blocking from then on. Nothing behind the answer is swallowed. */
-int connect_websocket(int port, const char *path);
+/* Connects and asks for a WebSocket. The server may take its time: websocket_finish waits for the answer. */
+int websocket_begin(int port, const char *path);
+
+/* Reads the answer of the server; non-blocking from then on. Nothing behind the answer is swallowed. */
+void websocket_finish(int fd);
 
 /* Sends everything, waiting (at most 10 s) where the socket is full. 0, or -1 where the peer is gone. */
 int send_all(int fd, const void *data, size_t size);
