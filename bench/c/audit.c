@@ -210,7 +210,8 @@ static void connect_all(int port)
         c->rest = malloc(1);
         if (!frame || !c->knows || !c->sums || !c->prices || !c->rest)
             fail("No memory for client %d.", i);
-        c->fd = connect_websocket(port, "/api/v1/ws");
+        c->fd = websocket_begin(port, "/api/v1/ws");
+        websocket_finish(c->fd);
         watch(c, EPOLL_CTL_ADD);
         if (send_all(c->fd, frame, masked_frame(frame, OP_TEXT, text, size)) < 0)
             fail("The server closed client %d while it subscribed.", i);
