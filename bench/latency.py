@@ -39,7 +39,7 @@ def _mode(mode: str, effort: Effort) -> list[Row]:
         exchange_port = int(probe.hear()["port"])
         relay = stack.enter_context(compiled("relay", exchange_port, 0, mode, core=SERVER_CORE))
         probe.ask(f"connect {relay.hear()['port']}")
-        spin = {"SERVER_SPIN": "full", "SERVER_LOOP": "epoll"} if mode == "spin" else {}
+        spin = {"SERVER_SPIN": "full"} if mode == "spin" else {}
         target, port = stack.enter_context(server(exchange_port, **spin))
         probe.ask(f"connect {port}")
         for _ in range(effort.rounds):
