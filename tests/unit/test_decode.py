@@ -91,6 +91,25 @@ def test_what_is_no_event(data: bytes, status: int) -> None:
     assert decode(data) == status
 
 
+@pytest.mark.parametrize(
+    "number", ["0", "9", "10000000", "100000001", "9999999999999999", "18446744073709551615"]
+)
+def test_integers_of_every_length(number: str) -> None:
+    found = event(combined("bnbbtc@trade", TRADE.replace(b"12345", number.encode())))
+    assert found["id"] == int(number)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["00", "01", "00000000", "000000001", "0000000000000001", "-1", "1.0", "1e3", "", "18446744073709551616"],
+)
+def test_what_is_no_integer_is_malformed(number: str) -> None:
+    assert decode(combined("bnbbtc@trade", TRADE.replace(b"12345", number.encode()))) == DECODED_MALFORMED
+    late = AGG_TRADE.replace(b'"l":105', b'"l":' + number.encode())
+    assert decode(combined("bnbbtc@aggTrade", late)) == DECODED_MALFORMED
+    assert decode(combined("bnbbtc@aggTrade", AGG_TRADE.replace(b"1672515782136", number.encode(), 1))) == 3
+
+
 def test_cut_short_anywhere_is_malformed_whatever_lies_behind() -> None:
     whole = combined("bnbbtc@trade", TRADE)
     for size in range(len(whole)):

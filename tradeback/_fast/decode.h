@@ -61,63 +61,84 @@ TB_INLINE int tb_literal(const char *p, const char *text, size_t size) {
     return differing == 0;
 }
 
-/* How many of eight bytes are digits before the first that is none. A carry runs upwards only, so what
- * follows the first other byte cannot hide it. */
-TB_INLINE int tb_digit_count(uint64_t word) {
-    uint64_t others = ((word ^ 0x3030303030303030u) | ((word + 0x0606060606060606u) ^ 0x3030303030303030u)) &
-                      0xF0F0F0F0F0F0F0F0u;
-    return others ? __builtin_ctzll(others) >> 3 : 8;
+/* Eight bytes as digits: those that are digits become 0 to 9, all others become more. */
+TB_INLINE uint64_t tb_values(const char *p) {
+    return tb_load8(p) ^ 0x3030303030303030u;
 }
 
-/* The number that eight bytes of value 0 to 9 spell. */
-TB_INLINE uint32_t tb_eight(uint64_t word) {
-    word = word * 10 + (word >> 8);
-    return (uint32_t)(((word & 0x000000FF000000FFu) * 0x000F424000000064u +
-                       ((word >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32);
+/* The highest bit of each byte that is no digit; of those above the first such byte, by a carry, perhaps a wrong one. */
+TB_INLINE uint64_t tb_others(uint64_t values) {
+    return ((values + 0x7676767676767676u) | values) & 0x8080808080808080u;
 }
 
-/* The number that the first `count` (0 to 7) of eight bytes spell: shifted up, with zeros in front. */
-TB_INLINE uint32_t tb_some(uint64_t word, int count) {
-    return tb_eight(((word - 0x3030303030303030u) << (8 * (7 - count))) << 8);
+/* The number that eight digits spell. */
+TB_INLINE uint32_t tb_eight(uint64_t values) {
+    values = values * 10 + (values >> 8);
+    return (uint32_t)(((values & 0x000000FF000000FFu) * 0x000F424000000064u +
+                       ((values >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32);
 }
 
-/* An integer of 1 to 15 digits or 16, as JSON writes it. Returns the byte behind it; NULL: leave it to the slower one. */
-TB_INLINE const char *tb_integer(const char *p, uint64_t *out) {
-    uint64_t word = tb_load8(p);
-    int count = tb_digit_count(word);
-    if (count < 8) {
-        if (count == 0 || (*p == '0' && count > 1)) return NULL;
-        *out = tb_some(word, count);
-        return p + count;
+/* The number that the digits before bit `other`, the lowest of tb_others, spell: shifted up by 64 minus 8 a digit, with
+ * zeros in front. Two shifts, since none by 64 is defined. */
+TB_INLINE uint32_t tb_some(uint64_t values, int other) {
+    return tb_eight((values << (other ^ 56)) << 1);
+}
+
+/* The first eight digits of an integer that was read: another that begins alike (times, ids) need not be read anew. */
+typedef struct {
+    uint64_t values;
+    uint64_t number;
+} tb_start;
+
+/* An integer of 1 to 16 digits, as JSON writes it. Returns the byte behind it; NULL: leave it to the slower one. */
+TB_INLINE const char *tb_integer(const char *p, uint64_t *out, tb_start *start) {
+    uint64_t values = tb_values(p), others;
+    int other, count;
+    if (values != start->values) {
+        others = tb_others(values);
+        if (others) {
+            other = __builtin_ctzll(others);
+            count = other >> 3;
+            if (count == 0 || (*p == '0' && count > 1)) return NULL;
+            *out = tb_some(values, other);
+            return p + count;
+        }
+        if (*p == '0') return NULL;
+        start->values = values;
+        start->number = tb_eight(values);
     }
-    if (*p == '0') return NULL;
-    uint64_t high = tb_eight(word - 0x3030303030303030u);
-    word = tb_load8(p + 8);
-    count = tb_digit_count(word);
-    if (count == 8) {
-        *out = high * 100000000 + tb_eight(word - 0x3030303030303030u);
-        return (unsigned)(p[16] - '0') < 10 ? NULL : p + 16;
+    values = tb_values(p + 8);
+    others = tb_others(values);
+    if (others) {
+        other = __builtin_ctzll(others);
+        count = other >> 3;
+        *out = start->number * TB_TENS[count] + tb_some(values, other);
+        return p + 8 + count;
     }
-    *out = high * TB_TENS[count] + tb_some(word, count);
-    return p + 8 + count;
+    *out = start->number * 100000000 + tb_eight(values);
+    return (unsigned)(p[16] - '0') < 10 ? NULL : p + 16;
 }
 
 /* Digits, and perhaps a point and 1 to 8 digits more: the double, and the same as mantissa and scale.
  * Returns the byte behind it; NULL: leave it to the slower one. Both operands of the division are exact, so it
  * rounds once, as float() does. */
 TB_INLINE const char *tb_decimal(const char *p, double *out, uint64_t *mantissa, uint8_t *scale) {
-    uint64_t word = tb_load8(p), whole, fraction;
-    int count = tb_digit_count(word);
-    if (__builtin_expect(count == 8, 0)) {
-        whole = tb_eight(word - 0x3030303030303030u);
-        word = tb_load8(p + 8);
-        count = tb_digit_count(word);
+    uint64_t values = tb_values(p), others = tb_others(values), whole, fraction;
+    int other, count;
+    if (__builtin_expect(others == 0, 0)) {
+        whole = tb_eight(values);
+        values = tb_values(p + 8);
+        others = tb_others(values);
+        other = others ? __builtin_ctzll(others) : 63;
+        count = other >> 3;
         if (count > 3) return NULL; /* beyond 11 digits the mantissa may not fit */
-        whole = whole * TB_TENS[count] + tb_some(word, count);
+        whole = whole * TB_TENS[count] + tb_some(values, other);
         p += 8 + count;
     } else {
+        other = __builtin_ctzll(others);
+        count = other >> 3;
         if (count == 0) return NULL;
-        whole = tb_some(word, count);
+        whole = tb_some(values, other);
         p += count;
     }
     if (*p != '.') {
@@ -126,10 +147,17 @@ TB_INLINE const char *tb_decimal(const char *p, double *out, uint64_t *mantissa,
         *out = (double)whole;
         return p;
     }
-    word = tb_load8(++p);
-    count = tb_digit_count(word);
-    if (count == 0) return NULL;
-    fraction = count == 8 ? tb_eight(word - 0x3030303030303030u) : tb_some(word, count);
+    values = tb_values(++p);
+    others = tb_others(values);
+    if (others == 0) {
+        count = 8;
+        fraction = tb_eight(values);
+    } else {
+        other = __builtin_ctzll(others);
+        count = other >> 3;
+        if (count == 0) return NULL;
+        fraction = tb_some(values, other);
+    }
     *mantissa = whole * TB_TENS[count] + fraction;
     *scale = (uint8_t)count;
     if (*mantissa <= TB_EXACT_MAX)

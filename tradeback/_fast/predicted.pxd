@@ -18,7 +18,10 @@ from tradeback._fast.status cimport DECODED_EVENT, DECODED_MALFORMED
 
 cdef extern from "decode.h" nogil:
     bint tb_literal(const char* p, const char* text, size_t size) noexcept
-    const char* tb_integer(const char* p, uint64_t* out) noexcept
+    ctypedef struct tb_start:
+        uint64_t values
+        uint64_t number
+    const char* tb_integer(const char* p, uint64_t* out, tb_start* start) noexcept
     const char* tb_decimal(const char* p, double* out, uint64_t* mantissa, uint8_t* scale) noexcept
     int tb_find16(const char* p, char wanted) noexcept
     bint tb_same_symbol(const char* lower, const char* upper, int size) noexcept
@@ -72,7 +75,9 @@ cdef inline const char* predicted_trade(
     """From the value of E to behind the payload."""
     cdef uint64_t time, order, price_mantissa
     cdef uint8_t price_scale
-    p = tb_integer(p, &time)
+    # What was read "before" is 10000000: any start that is true will do.
+    cdef tb_start times = tb_start(1, 10_000_000), ids = tb_start(1, 10_000_000)
+    p = tb_integer(p, &time, &times)
     if p == NULL or to_ns(time, &event.ts_sent) != DECODED_EVENT:
         return NULL
     p = predicted_symbol(p, end, stream, name_size, event)
@@ -80,7 +85,7 @@ cdef inline const char* predicted_trade(
         return NULL
     if not tb_literal(p, b'","a":' if kind == EVENT_AGG_TRADE else b'","t":', 6):
         return NULL
-    p = tb_integer(p + 6, &event.id)
+    p = tb_integer(p + 6, &event.id, &ids)
     if p == NULL or p >= end or not tb_literal(p, b',"p":"', 6):
         return NULL
     p = tb_decimal(p + 6, &event.price, &price_mantissa, &price_scale)
@@ -92,10 +97,10 @@ cdef inline const char* predicted_trade(
     if kind == EVENT_AGG_TRADE:
         if not tb_literal(p, b'","f":', 6):
             return NULL
-        p = tb_integer(p + 6, &event.first_id)
+        p = tb_integer(p + 6, &event.first_id, &ids)
         if p == NULL or p >= end or not tb_literal(p, b',"l":', 5):
             return NULL
-        p = tb_integer(p + 5, &event.last_id)
+        p = tb_integer(p + 5, &event.last_id, &ids)
         if p == NULL or p >= end or not tb_literal(p, b',"T":', 5):
             return NULL
         p += 5
@@ -108,14 +113,14 @@ cdef inline const char* predicted_trade(
             # Captures before June 2024 have the ids of both orders here.
             if not tb_literal(p, b'","b":', 6):
                 return NULL
-            p = tb_integer(p + 6, &order)
+            p = tb_integer(p + 6, &order, &ids)
             if p == NULL or p >= end or not tb_literal(p, b',"a":', 5):
                 return NULL
-            p = tb_integer(p + 5, &order)
+            p = tb_integer(p + 5, &order, &ids)
             if p == NULL or p >= end or not tb_literal(p, b',"T":', 5):
                 return NULL
             p += 5
-    p = tb_integer(p, &time)
+    p = tb_integer(p, &time, &times)
     if p == NULL or p >= end or to_ns(time, &event.ts_event) != DECODED_EVENT:
         return NULL
     event.bid = event.bid_qty = event.ask = event.ask_qty = 0
@@ -134,7 +139,8 @@ cdef inline const char* predicted_quote(
     """From the value of u to behind the payload."""
     cdef uint64_t mantissa
     cdef uint8_t scale
-    p = tb_integer(p, &event.id)
+    cdef tb_start ids = tb_start(1, 10_000_000)
+    p = tb_integer(p, &event.id, &ids)
     if p == NULL:
         return NULL
     p = predicted_symbol(p, end, stream, name_size, event)
