@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 
-from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -44,7 +43,6 @@ class Server:
         self._exchange = exchange
         self._symbols = symbols
         self._started_ns = time.time_ns()
-        self._flushes_itself = False
 
     async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set. `ready` gets the addresses once clients can connect.
@@ -73,10 +71,6 @@ class Server:
             )
             stack.push_async_callback(self.hub.stop)
             await self.hub.start(self._config.server.host, self._config.server.ws_port)
-            loop = asyncio.get_running_loop()
-            if isinstance(loop, EpollLoop):
-                # The hub flushes at the end of each iteration of this loop; others are asked after each read.
-                self._flushes_itself = True
             for symbol in self.carried.pin(self._config.exchange.symbols):
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
             stack.push_async_callback(self.feeds.stop)
@@ -116,7 +110,7 @@ class Server:
         self.journal.append_start(time.time_ns())
 
     def _after_reads(self) -> None:
-        if not self._flushes_itself and self.fanout.pending:
+        if self.fanout.pending:
             self.hub.schedule_flush()
 
     async def _tick(self) -> None:

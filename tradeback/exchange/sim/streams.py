@@ -111,7 +111,7 @@ class StreamHub:
         self._dirty: list[Connection] = []
         self._mutes: list[Fault] = []
         self._cuts: list[Fault] = []
-        self._shutdowns: list[tuple[float, str | None]] = []
+        self._shutdowns: list[tuple[float, list[Connection]]] = []
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -300,9 +300,11 @@ class StreamHub:
             self._mutes = self.faults.on_connection("mute")
             self.faults.done["mute"] += 1
         elif fault.kind == "shutdown":
-            self._shutdowns.append((now if fault.until is None else fault.until, fault.stream))
+            # Who connects again after the notice reaches another machine, which goes on.
+            told = list(self.carrying(fault.stream))
+            self._shutdowns.append((now if fault.until is None else fault.until, told))
             self.faults.done["shutdown"] += 1
-            for connection in self.carrying(fault.stream):
+            for connection in told:
                 event = b'{"e":"serverShutdown","E":%d}' % (time.time_ns() // 1_000_000)
                 wrapped = b'{"stream":"' + SHUTDOWN_STREAM.encode() + b'","data":' + event + b"}"
                 self.push(connection, wrapped if connection.combined else event)
@@ -345,9 +347,9 @@ class StreamHub:
                     connection.close(WSCloseCode.GOING_AWAY, b"connection reached its maximum age")
                 elif now - connection.pinged >= limits.ping_interval:
                     connection.ping(now)
-            for at, wanted in [entry for entry in self._shutdowns if entry[0] <= now]:
-                self._shutdowns.remove((at, wanted))
-                for connection in self.carrying(wanted):
+            for shutdown in [entry for entry in self._shutdowns if entry[0] <= now]:
+                self._shutdowns.remove(shutdown)
+                for connection in shutdown[1]:
                     connection.close(WSCloseCode.SERVICE_RESTART, b"server shutdown")
             for stream in self.streams.values():
                 if stream.faults is not None:
