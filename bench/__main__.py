@@ -20,6 +20,7 @@ MEASUREMENTS = [
     "arbitration",
     "trade",
     "journal",
+    "loop",
     "fanout",
     "updates",
     "latency",
