@@ -73,5 +73,5 @@ def test_cases_of(module: str, runs: dict[str, Future[subprocess.CompletedProces
     assert finished.returncode == 0, finished.stdout
     report = json.loads(lines[-1])
     assert report["failed"] == []
-    assert report["run"] > report["skipped"]
+    assert report["run"] > 0
     assert (report["loops"] > 0) != (module in WITHOUT_OUR_LOOP)
