@@ -6,7 +6,7 @@ FAST   := $(wildcard tradeback/_fast/*.pyx tradeback/_fast/*.pxd tradeback/_fast
 APT    := git python3-venv python3-dev gcc make
 FUZZ_APT := clang libclang-rt-14-dev
 FUZZ_SECONDS ?= 600
-SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" tradeback._fast tests/unit tests/property tests/playback)
+SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" "^from tradeback._fast" tests/unit tests/property tests/playback)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -43,8 +43,8 @@ fuzz: build  ## fuzz the decoder under sanitizers, and the parsers in Python, fo
 # the interpreter keeps what it allocates until the process ends.
 sanitize: build  ## run the core's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	mkdir -p build/sanitize
-	tar -cf - --exclude='*.so' --exclude='*.c' --exclude=__pycache__ tradeback tests bench setup.py pyproject.toml README.md LICENSE \
-	  | tar -xf - -C build/sanitize
+	rm -rf build/sanitize/tests
+	git ls-files -z | tar --null -T - -cf - | tar -xf - -C build/sanitize
 	cd build/sanitize && TRADEBACK_SANITIZE=1 ../../$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	cd build/sanitize && env LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONPATH=. TRADEBACK_EXCHANGE=sim \
