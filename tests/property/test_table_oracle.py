@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.reference.journal_ids import AGGREGATE, KIND_AT, LATE, SPARSE
@@ -141,6 +141,8 @@ def test_quantities_are_exact_or_rounded_and_counted(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), max_size=12))
+# An aggTrade of nearly 2**32 trades of which two are known, and no trade line to wait for.
+@example([(False, 5, 5), (False, 9, 9), (False, 5, 2**32)])
 def test_ids_that_cannot_be_are_refused(shelf: Shelf, ids: list[tuple[bool, int, int]]) -> None:
     table = shelf.table
     name, slot = shelf.symbol(0)

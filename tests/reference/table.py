@@ -145,8 +145,11 @@ class SymbolOracle:
         if count < span:
             units = None
             if span - count <= SINGLES:
-                missing = {i for a, b in pieces for i in range(a, min(b, a + 10**6) + 1)}
-                values = [self.known(i) for i in range(agg.first, agg.last + 1) if i not in missing]
+                # Only the covered ids between the pieces are walked: an aggTrade may stand for 2**32 trades.
+                starts = [agg.first, *(b + 1 for _, b in pieces)]
+                ends = [*(a - 1 for a, _ in pieces), agg.last]
+                between = zip(starts, ends, strict=True)
+                values = [self.known(i) for start, end in between for i in range(start, end + 1)]
                 if None not in values:
                     rest = agg.units - sum(v for v in values if v is not None)
                     units = rest if rest > 0 else None
