@@ -50,7 +50,7 @@ from tradeback._fast.status cimport (
     APPLIED_UNKNOWN,
     DECODED_EVENT,
     DECODED_MALFORMED,
-    DECODED_OTHER,
+    DECODED_UNUSUAL,
 )
 
 cdef enum:
@@ -80,10 +80,10 @@ cdef class Ingest:
         if decoded != DECODED_EVENT:
             if decoded == DECODED_MALFORMED:
                 self.stats.count(C_MALFORMED)
-            elif decoded == DECODED_OTHER:
-                self.stats.count(C_MESSAGES_OTHER)
-            else:
+            elif decoded == DECODED_UNUSUAL:
                 self.stats.count(C_UNUSUAL)
+            else:
+                self.stats.count(C_MESSAGES_OTHER)
             return decoded
         if self.event.kind == EVENT_TRADE:
             self.stats.count(C_MESSAGES_TRADE)

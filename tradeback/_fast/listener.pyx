@@ -365,8 +365,13 @@ cdef class FeedListener(WSListener):
     def _set_aside(self, int decoded, bytes message):
         if decoded == DECODED_UNUSUAL:
             canonical = self._on_unusual(message)
-            if canonical is not None and self._ingest.take(canonical) == DECODED_EVENT:
+            if canonical is None:
+                return
+            decoded = self._ingest.take(canonical)
+            if decoded == DECODED_EVENT:
                 self.last_market_ns = self.last_frame_ns
+            else:
+                self._set_aside(decoded, canonical)  # a serverShutdown; what was rewritten is never unusual
         elif decoded == DECODED_MALFORMED:
             self._on_malformed(message)
         else:
