@@ -58,7 +58,7 @@ LAYERS = [
     {"fanout", "ingest"},
     {"listener"},
 ]
-ALONE = {"epoll"}
+ALONE = {"epoll"}  # it imports nothing of ours
 ERRORS_ONLY = {"tradeback.errors"}  # what _fast may import of the rest: to raise what Python code catches
 
 # Each driver of a database or a broker, and picows for Cython, is imported in one file.

@@ -89,6 +89,7 @@ cdef class FanOut:
     # The slot has traded. A quote alone is no reason to call it (decision 4).
     cdef void mark_dirty(self, uint32_t slot) noexcept nogil
     cdef bint has_work(self) noexcept nogil
+    cdef bint has_failed(self) noexcept
     cpdef int flush(self, int64_t now_ns, int64_t budget_ns) except -1
 
     cdef Client* _client(self, uint32_t handle) except NULL

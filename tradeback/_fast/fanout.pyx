@@ -296,6 +296,10 @@ cdef class FanOut:
         """Whether a flush has something to do."""
         return self.has_work()
 
+    cdef bint has_failed(self) noexcept:
+        """Whether take_failed() has anything to tell."""
+        return len(self._failed) > 0
+
     cpdef int flush(self, int64_t now_ns, int64_t budget_ns) except -1:
         """Send to the clients that are due, the longest waiting first, until `budget_ns` have passed since `now_ns`
         (monotonic) or none is left; how many still wait. At least one is sent to, so repeated calls end."""

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from picows.picows cimport WSFrame, WSListener, WSTransport
 
+from tradeback._fast.epoll cimport IterationHook
 from tradeback._fast.fanout cimport FanOut, FrameSink
 from tradeback._fast.ingest cimport Ingest
 
@@ -52,6 +53,12 @@ cdef class ClientListener(WSListener):
     cdef bint take_token(self, int64_t now_ns) noexcept
     cdef int take_data(self, WSFrame frame) except -1
     cdef int leave(self) except -1
+
+
+cdef class FlushHook(IterationHook):
+    cdef FanOut fanout
+    cdef int64_t budget_ns
+    cdef object on_failed
 
 
 # ---------------------------------------------------------------- feeds

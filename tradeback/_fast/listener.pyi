@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from picows import WSListener
 
+from tradeback._fast.epoll import IterationHook
 from tradeback._fast.fanout import FanOut, FrameSink
 from tradeback._fast.ingest import Ingest
 from tradeback.config import WebSocketConfig
@@ -48,6 +49,9 @@ class ClientListener(WSListener):
     def abort(self) -> None: ...
     def check(self, now_ns: int) -> bool: ...
 
+class FlushHook(IterationHook):
+    def __init__(self, fanout: FanOut, budget_ns: int, on_failed: Callable[[], None]) -> None: ...
+
 class FeedListener(WSListener):
     last_frame_ns: int
     last_market_ns: int
@@ -59,5 +63,5 @@ class FeedListener(WSListener):
         on_unusual: Callable[[bytes], bytes | None],
         on_malformed: Callable[[bytes], None],
         on_lost: Callable[[], None],
-        after_reads: Callable[[], None],
+        after_reads: Callable[[], None] | None,
     ) -> None: ...

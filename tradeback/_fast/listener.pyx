@@ -4,6 +4,7 @@ ClientListener   one connected client: frames in, limits, backpressure, the clos
                  each upgrade, owned by picows' protocol until the connection is lost.
 ClientSink       the same connection's way out, owned by the fan-out and the listener; TextSink is its JSON form.
 ClientLimits     what all clients share; owned by the hub.
+FlushHook        the flush at the end of each iteration of EpollLoop; owned by the loop.
 FeedListener     one connection to the exchange: each message goes to `Ingest`. Made and owned by the feed.
 
 Everything runs on the loop's thread. A frame is picows' read buffer: no reference to it outlives its callback.
@@ -294,6 +295,24 @@ cdef class ClientListener(WSListener):
         return 0
 
 
+cdef class FlushHook(IterationHook):
+    """Flushes for at most `budget_ns` at the end of each iteration. `on_failed()` is called where writes raised."""
+
+    def __init__(self, FanOut fanout not None, int64_t budget_ns, on_failed not None):
+        self.fanout = fanout
+        self.budget_ns = budget_ns
+        self.on_failed = on_failed
+
+    cdef int run(self) except -1:
+        cdef int waiting
+        if not self.fanout.has_work():
+            return 0
+        waiting = self.fanout.flush(monotonic_ns(), self.budget_ns)
+        if self.fanout.has_failed():
+            self.on_failed()
+        return waiting
+
+
 # ================================================================ feeds
 
 cdef class FeedListener(WSListener):
@@ -303,7 +322,7 @@ cdef class FeedListener(WSListener):
     `on_unusual(message: bytes) -> bytes | None` what only the slow path can judge: it returns the same event in
     the predicted layout, or None and sees to it itself. `on_malformed(message: bytes)` gets what no event can be
     had from, and `on_lost()` the end of the connection. `after_reads()` is called after the last message of a read
-    where clients have something to get. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
+    where clients have something to get; None where the loop flushes by itself. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
     """
 
     def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, on_lost, after_reads):
@@ -338,7 +357,7 @@ cdef class FeedListener(WSListener):
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
-        if frame.last_in_buffer and self._ingest.fanout.has_work():
+        if self._after_reads is not None and frame.last_in_buffer and self._ingest.fanout.has_work():
             self._after_reads()
 
     cpdef on_ws_disconnected(self, WSTransport transport):

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -53,7 +54,9 @@ class Server:
             self._open_files(stack)
             self.fanout = FanOut(self.table, self.stats)
             self.ingest = Ingest(self.table, self.journal, self.fanout, self.stats)
-            self.feeds = Feeds(self.ingest, self._config.exchange, self._after_reads)
+            # EpollLoop flushes at the end of each iteration; other loops are asked to after each read.
+            hooked = isinstance(asyncio.get_running_loop(), EpollLoop)
+            self.feeds = Feeds(self.ingest, self._config.exchange, None if hooked else self._after_reads)
             self.carried = CarriedSymbols(
                 self.table,
                 self._symbols,

@@ -37,7 +37,7 @@ class FeedConnection:
     """
 
     def __init__(
-        self, name: str, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None]
+        self, name: str, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None] | None
     ) -> None:
         self.name = name
         self.subscribed: set[str] = set()

@@ -45,7 +45,7 @@ class Feed:
         ingest: Ingest,
         config: ExchangeConfig,
         url: str,
-        after_reads: Callable[[], None],
+        after_reads: Callable[[], None] | None,
         witness_ns: Callable[[], int],
     ) -> None:
         self.name = name
@@ -201,7 +201,7 @@ class Shard:
     """The feeds that carry the same symbols: one for each type of stream."""
 
     def __init__(
-        self, number: int, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None]
+        self, number: int, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None] | None
     ) -> None:
         url = config.ws_endpoint.rstrip("/") + COMBINED_PATH
         self.symbols: set[str] = set()
@@ -225,7 +225,9 @@ class Shard:
 class Feeds:
     """All feeds. A symbol rides on one shard; a new shard is opened where the exchange's limit of streams is met."""
 
-    def __init__(self, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None]) -> None:
+    def __init__(
+        self, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None] | None
+    ) -> None:
         self.shards: list[Shard] = []
         self._ingest = ingest
         self._config = config

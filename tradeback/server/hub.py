@@ -14,7 +14,7 @@ from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithLis
 
 from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
-from tradeback._fast.listener import ClientLimits, ClientListener, ClientSink, TextSink
+from tradeback._fast.listener import ClientLimits, ClientListener, ClientSink, FlushHook, TextSink
 from tradeback._fast.stats import Stats
 from tradeback.config import WebSocketConfig
 from tradeback.errors import CloseCode
@@ -121,7 +121,7 @@ class Hub:
         self._socket.on_room(partial(self._server._start_serving_one_listener, self._socket))  # type: ignore[attr-defined]
         self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
         if isinstance(self._loop, EpollLoop):
-            self._loop.set_iteration_hook(self.flush)
+            self._loop.set_iteration_hook(FlushHook(self.fanout, self._budget_ns, self._on_failed_writes))
             self._hooked = True
 
     @property
@@ -232,9 +232,12 @@ class Hub:
         """One chunk of at most `flush_budget`; whether clients still wait, so that a further one is due after the
         feeds were read."""
         waiting = self.fanout.flush(monotonic_ns(), self._budget_ns) if self.fanout.pending else 0
+        self._on_failed_writes()
+        return waiting > 0
+
+    def _on_failed_writes(self) -> None:
         for handle, _, error in self.fanout.take_failed():
             self._on_failed_write(handle, error)
-        return waiting > 0
 
     def _on_failed_write(self, handle: int, error: Exception) -> None:
         log.error("writing to a client raised", error=repr(error))
