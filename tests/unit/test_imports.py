@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
 
 # Within _fast a module may import from those of the layers before its own, and from its own layer.
 LAYERS = [
-    {"clock", "status", "record"},
+    {"epoll", "clock", "status", "record"},
     {
         "arbitrate",
         "decode",
