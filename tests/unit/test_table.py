@@ -310,3 +310,36 @@ def test_a_journal_that_is_not_the_tables_own(tmp_path: Path) -> None:
     assert (table.applied_seq, table.state(slot)["next_seq"]) == (7, 7)
     assert table.replay(records[0], 6) == 0
     table.close()
+
+
+def test_a_held_aggregate_keeps_the_quote_of_its_arrival(table: SymbolTable) -> None:
+    table.add("X", 1, 0)
+    table.take(QUOTE, "X", 0, 1, quote=(10, 1, 11, 1), now_ns=SECOND)
+    table.take(TRADE, "X", 1, 1, now_ns=SECOND)
+    table.take(AGG_TRADE, "X", 2, 4, mantissa=9, now_ns=SECOND, recv_ns=T, ts_event=T)
+    table.take(QUOTE, "X", 0, 2, quote=(20, 1, 21, 1), now_ns=SECOND)
+    (record,) = table.expired(2 * SECOND)
+    assert struct.unpack(JOURNAL_FORMAT, record)[2:4] == (10.0, 11.0)
+
+
+def test_a_sparse_record_replays_as_it_was_taken(tmp_path: Path) -> None:
+    """Ids 2..9 are open but for 6; the aggTrade 4..8 counts for 4, 5, 7 and 8, and leaves 2, 3 and 9 open."""
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    table.publish_slot(slot, 0)
+    journal = []
+    for first, last, quantity in [(1, 1, 5), (10, 10, 5), (6, 6, 5), (4, 8, 25)]:
+        status, records = table.take(AGG_TRADE, "X", first, last, mantissa=quantity, ts_event=T, recv_ns=T)
+        assert status == FRESH
+        journal += records
+    _, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, journal[-1])
+    assert (last, count, quantity, flags) == (8, 4, 20.0, 2 | 4 | 8)
+    state = table.state(slot)
+    assert state["open"] == [(2, 3), (9, 9)]
+    del table  # killed before any of it was published
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    assert table.replay(b"".join(journal), 0) == 4
+    assert table.state(slot) == {**state, "next_seq": 4}
+    table.close()
