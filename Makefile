@@ -21,7 +21,7 @@ build: $(VENV)/.built  ## make .venv, install, compile; leaves .venv/bin/tradeba
 test: build  ## run the tests
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest
 
-chaos: build  ## kill processes at random moments, a hundred rounds each; `make test` does ten
+chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos
 
 check: build  ## ruff, mypy on the Python parts and the stubs

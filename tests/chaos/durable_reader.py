@@ -1,4 +1,4 @@
-"""A reader of the journal that may be killed at any moment: `python -m tests.e2e.durable_reader JOURNAL OUT`.
+"""A reader of the journal that may be killed at any moment: `python -m tests.chaos.durable_reader JOURNAL OUT`.
 
 It appends what it read to OUT, a line a record, and saves its place after. What it writes twice it wrote before its
 place was saved; that is what "at least once" means, and its sequence number tells.

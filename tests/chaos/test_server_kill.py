@@ -30,7 +30,7 @@ TRADE, GAP = 1, 2
 def reader_process(folder: Path) -> subprocess.Popen[bytes]:
     """The durable reader, following the journal of the server."""
     arguments = [str(folder / "sim" / "journal"), str(folder / "read")]
-    return subprocess.Popen([sys.executable, "-m", "tests.e2e.durable_reader", *arguments], cwd=CHECKOUT)
+    return subprocess.Popen([sys.executable, "-m", "tests.chaos.durable_reader", *arguments], cwd=CHECKOUT)
 
 
 def stream_ids(folder: Path) -> dict[int, str]:
