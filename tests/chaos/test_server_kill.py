@@ -14,12 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.e2e.running import ServerProcess, SimProcess
+from tests.e2e.running import ServerProcess, SimProcess, stream_ids
 from tests.reference.journal_ids import KIND_AT, Coverage
 from tests.scale import CHAOS
 from tradeback._fast.journal import JournalCursor
-from tradeback.config import Config
-from tradeback.store.catalog import open_catalog
 
 KILLS = 100 if CHAOS else 10
 SYMBOLS = 12
@@ -31,16 +29,6 @@ def reader_process(folder: Path) -> subprocess.Popen[bytes]:
     """The durable reader, following the journal of the server."""
     arguments = [str(folder / "sim" / "journal"), str(folder / "read")]
     return subprocess.Popen([sys.executable, "-m", "tests.chaos.durable_reader", *arguments], cwd=CHECKOUT)
-
-
-def stream_ids(folder: Path) -> dict[int, str]:
-    """The catalog's symbols by stream id."""
-    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
-    catalog = open_catalog(config, create=False)
-    try:
-        return {symbol.stream_id: symbol.name for symbol in catalog.symbols()}
-    finally:
-        catalog.close()
 
 
 def journal_rows(folder: Path) -> list[bytes]:
@@ -91,7 +79,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         reader.kill()
         reader.wait()
         assert server.stop() == 0
-        names = stream_ids(tmp_path)
+        names = {stream_id: name for name, stream_id in stream_ids(tmp_path).items()}
         rows = journal_rows(tmp_path)
         coverage: dict[str, Coverage] = defaultdict(Coverage)
         ledger = {name: all_trades(sim, name) for name in symbols}

@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from bench.build import program
+from tradeback.config import Config
+from tradeback.store.catalog import open_catalog
 
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 40.0
@@ -248,6 +250,16 @@ def pause_and_drain(rest: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError("the simulated exchange never handed out all it had")
         time.sleep(0.05)
+
+
+def stream_ids(folder: Path) -> dict[str, int]:
+    """The catalog's stream id of each symbol, for a data folder of the simulated exchange."""
+    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+    catalog = open_catalog(config, create=False)
+    try:
+        return {symbol.name: symbol.stream_id for symbol in catalog.symbols()}
+    finally:
+        catalog.close()
 
 
 class Audit:
