@@ -46,6 +46,7 @@ class Market:
             mantissa=units,
             scale=self.precision,
             ts_event=now,
+            ts_sent=now,
             recv_ns=now,
             now_ns=now,
         )

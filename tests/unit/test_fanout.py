@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 
 import pytest
 
 from tests.reference.batch import decode_stream, split_ws_frames
 from tests.reference.market import FOREVER_NS, Market, Peer, flush_all
 from tradeback._fast.fanout import FanOut, FrameSink
+from tradeback._fast.stats import Stats
+from tradeback.store.stats import read_stats
+
+TRADE, AGG_TRADE = 1, 2
 
 
 @pytest.fixture
@@ -274,6 +279,36 @@ def test_latency_is_observed_for_trades_and_not_for_snapshots(market: Market, fa
     flush_all(fanout)
     assert fanout.stats.histogram_count("recv_to_send") == 1
     assert fanout.stats.histogram_count("event_to_send") == 1
+
+
+def test_the_age_counts_from_the_exchanges_sending_not_from_the_trade(market: Market, tmp_path: Path) -> None:
+    stats = Stats.create(tmp_path / "stats", "server")
+    fanout = FanOut(market.table, stats)
+    join(fanout, market, 0)
+    traded, sent = (
+        time_ns() - 10**18,
+        time_ns() - 10**12,
+    )  # 1000 s ago; what the machine takes beside is nothing
+
+    def observed() -> tuple[int, int]:
+        histogram = read_stats(tmp_path / "stats").histograms["event_to_send"]
+        return histogram.count, histogram.sum_ns // 10**12
+
+    take = partial(market.table.take, ts_event=traded, ts_sent=sent, recv_ns=time_ns())
+    take(TRADE, market.symbols[0], 1, 1, now_ns=10**9)
+    fanout.mark(market.slots[0])
+    flush_all(fanout)
+    assert observed() == (1, 1)
+    take(AGG_TRADE, market.symbols[0], 2, 3, now_ns=10**9)  # held, for the trade line is alive
+    assert market.table.expired(2 * 10**9)
+    fanout.mark(market.slots[0])
+    flush_all(fanout)
+    assert observed() == (2, 2)
+    take(TRADE, market.symbols[0], 4, 4, now_ns=3 * 10**9, ts_sent=0)  # out of the journal: nobody knows
+    fanout.mark(market.slots[0])
+    flush_all(fanout)
+    assert observed() == (2, 2)
+    stats.close()
 
 
 def test_bytes_are_those_of_the_reference(market: Market, fanout: FanOut) -> None:

@@ -48,6 +48,7 @@ cdef struct Held:
     int64_t units
     int64_t deadline_ns
     int64_t ts_event
+    int64_t ts_sent
     int64_t recv_ns
     double price
     double qty
@@ -85,7 +86,8 @@ cdef struct Slot:
     double qty                  # of the record that set `price`
     uint64_t next_id            # highest covered id + 1; 0: none yet
     int64_t day_units           # traded in the UTC day `day`; stays at the highest int64 where it would pass it
-    int64_t ts_event            # of the record that set `price`, unix ns
+    int64_t ts_event            # T of the record that set `price`, unix ns
+    int64_t ts_sent             # E of it; 0 where it came from the mapped file or the journal, which keep none
     int64_t ts_recv
     double bid
     double bid_qty

@@ -129,10 +129,12 @@ cdef void _gap_record(const Slot* slot, JournalRecord* record, uint64_t first, u
     gap.kind = RECORD_GAP
 
 
-cdef inline void _set_price(Slot* slot, double price, double qty, int64_t ts_event, int64_t recv_ns) noexcept nogil:
+cdef inline void _set_price(Slot* slot, double price, double qty, int64_t ts_event, int64_t ts_sent,
+                            int64_t recv_ns) noexcept nogil:
     slot.price = price
     slot.qty = qty
     slot.ts_event = ts_event
+    slot.ts_sent = ts_sent
     slot.ts_recv = recv_ns
 
 
@@ -280,7 +282,7 @@ cdef inline int _count_single(Slot* slot, const Event* event, int64_t units, int
     if event.kind != EVENT_TRADE:
         flags |= FLAG_AGGREGATE
     if id >= slot.next_id:
-        _set_price(slot, event.price, event.qty, event.ts_event, recv_ns)
+        _set_price(slot, event.price, event.qty, event.ts_event, event.ts_sent, recv_ns)
     else:
         flags |= FLAG_LATE
     if id == slot.next_id:
@@ -325,7 +327,7 @@ cdef int _count_aggregate(Slot* slot, const Held* held, int64_t now_ns, int64_t 
     if piece_count > 1:
         flags |= FLAG_SPARSE
     if top >= slot.next_id:
-        _set_price(slot, held.price, qty, held.ts_event, held.recv_ns)
+        _set_price(slot, held.price, qty, held.ts_event, held.ts_sent, held.recv_ns)
     else:
         flags |= FLAG_LATE
     count = _cover_live(slot, held.first, held.last, now_ns, unix_ns, records, tally)
@@ -349,6 +351,7 @@ cdef int _take_aggregate(Slot* slot, const Event* event, int64_t units, int64_t 
     held.units = units
     held.deadline_ns = now_ns + WAIT_NS
     held.ts_event = event.ts_event
+    held.ts_sent = event.ts_sent
     held.recv_ns = recv_ns
     held.price = event.price
     held.qty = event.qty
@@ -504,7 +507,7 @@ cdef int replay_record(Slot* slot, const JournalRecord* record) noexcept nogil:
         if slot.next_id == 0:
             slot.next_id = first
         if record.trade_id >= slot.next_id:
-            _set_price(slot, record.price, record.qty, record.ts_event,
+            _set_price(slot, record.price, record.qty, record.ts_event, 0,
                        record.ts_event + <int64_t>record.recv_offset_us * 1000)
         if record.flags & FLAG_SPARSE:
             left = record.trade_count

@@ -83,7 +83,7 @@ cdef class FanOut:
     cdef uint32_t _records_per_write
     cdef char* _buffer
     cdef int64_t _oldest_recv_ns        # of the write being filled, unix; 0: it holds no trade
-    cdef int64_t _oldest_event_ns
+    cdef int64_t _oldest_sent_ns        # by the exchange: E
     cdef list _failed
 
     # The slot has traded. A quote alone is no reason to call it (decision 4).

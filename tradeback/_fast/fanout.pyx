@@ -363,7 +363,8 @@ cdef class FanOut:
         if self._oldest_recv_ns:
             now = unix_ns()
             self.stats.observe(H_RECV_TO_SEND, now - self._oldest_recv_ns)
-            self.stats.observe(H_EVENT_TO_SEND, now - self._oldest_event_ns)
+            if self._oldest_sent_ns:
+                self.stats.observe(H_EVENT_TO_SEND, now - self._oldest_sent_ns)
         return more
 
     cdef Py_ssize_t _fill(self, Client* client) noexcept nogil:
@@ -377,7 +378,7 @@ cdef class FanOut:
         cdef char* at = self._buffer
         cdef char* payload = NULL
         cdef WireRecord* record = NULL
-        self._oldest_recv_ns = self._oldest_event_ns = 0
+        self._oldest_recv_ns = self._oldest_sent_ns = 0
         for word in range(words):
             left += __builtin_popcountll(pending[word])
         left = min(left, self._records_per_write)
@@ -422,8 +423,8 @@ cdef class FanOut:
     cdef inline void _age(self, const Slot* slot) noexcept nogil:
         if self._oldest_recv_ns == 0 or slot.ts_recv < self._oldest_recv_ns:
             self._oldest_recv_ns = slot.ts_recv
-        if self._oldest_event_ns == 0 or slot.ts_event < self._oldest_event_ns:
-            self._oldest_event_ns = slot.ts_event
+        if slot.ts_sent and (self._oldest_sent_ns == 0 or slot.ts_sent < self._oldest_sent_ns):
+            self._oldest_sent_ns = slot.ts_sent
 
     cdef void _walk_dirty(self) noexcept nogil:
         """Set the pending bit of each watcher of each dirty slot, and queue those who can be sent to."""

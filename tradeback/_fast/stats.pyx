@@ -68,7 +68,7 @@ SERVER_VALUES = (
 
 SERVER_HISTOGRAMS = (
     (H_RECV_TO_SEND, "recv_to_send", "from a trade's arrival to its hand-over to a socket"),
-    (H_EVENT_TO_SEND, "event_to_send", "from the exchange's event time to the hand-over to a socket"),
+    (H_EVENT_TO_SEND, "event_to_send", "from the exchange's event time E to the hand-over of a trade to a socket"),
     (H_LOOP_ITERATION, "loop_iteration", "one iteration of the event loop, waiting excluded"),
     (H_FLUSH, "flush", "one flush of the fan-out"),
 )

@@ -31,6 +31,7 @@ class SymbolTable:
         mantissa: int = ...,
         scale: int = ...,
         ts_event: int = ...,
+        ts_sent: int = ...,
         recv_ns: int = ...,
         now_ns: int = ...,
         flags: int = ...,

@@ -481,8 +481,8 @@ cdef class SymbolTable:
     # --- a face for tests and tools; the server uses the cdef methods
 
     def take(self, kind: int, symbol: str, first_id: int, last_id: int, *, price: float = 1.0, mantissa: int = 1,
-             scale: int = 0, ts_event: int = 1, recv_ns: int = 1, now_ns: int = 1, flags: int = 0,
-             quote: object = (0.0, 0.0, 0.0, 0.0)) -> tuple[int, list[bytes]]:
+             scale: int = 0, ts_event: int = 1, ts_sent: int = 0, recv_ns: int = 1, now_ns: int = 1,
+             flags: int = 0, quote: object = (0.0, 0.0, 0.0, 0.0)) -> tuple[int, list[bytes]]:
         """`apply` of an event made of these fields; returns (Applied, records). The quantity is mantissa / 10**scale.
 
         A quote's update id is `last_id`, and `quote` its bid, bid size, ask, ask size.
@@ -502,6 +502,7 @@ cdef class SymbolTable:
         event.qty_mantissa = mantissa
         event.qty_scale = scale
         event.ts_event = ts_event
+        event.ts_sent = ts_sent
         event.bid, event.bid_qty, event.ask, event.ask_qty = quote
         status = self.apply(&event, recv_ns, now_ns)
         return status, self._taken()

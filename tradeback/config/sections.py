@@ -102,7 +102,6 @@ class WebSocketConfig(Section):
     ping_timeout: Span = setting("60s", "silence after which it is dead and aborted")
     blocked_limit: Span = setting("60s", "time without taking data until it is closed with 4408")
     flush_budget: Span = setting("2ms", "longest chunk of a flush, between which the feeds are read")
-    batch_window: Span = setting("50ms", "longest time that a record waits for more in its frame")
     high_water: Size = setting(0, "unsent bytes beyond the kernel's at which it counts as blocked")
     notsent_lowat: Size = setting(
         "16KiB", "TCP_NOTSENT_LOWAT: bytes the kernel queues unsent; 0: its default"
