@@ -1,6 +1,6 @@
 """What a message does between a feed and the clients: decode, arbitrate, journal, publish, mark dirty."""
 
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from tradeback._fast.fanout cimport FanOut
 from tradeback._fast.journal cimport JournalWriter
@@ -9,15 +9,13 @@ from tradeback._fast.stats cimport Stats
 from tradeback._fast.table cimport SymbolTable
 
 cdef enum:
-    UNWRITTEN_MAX = 65536       # id ranges that are remembered while the journal has no room
+    SLOTS_MAX = 65536
 
-
-# Ids that were delivered but found no room in the journal: they are journaled as a gap once there is room.
-cdef struct Unwritten:
-    uint64_t first
-    uint64_t last
+# A symbol of which records found no room in the journal. Its mapped row stays as it was before them: the ids that
+# the row lacks are journaled as gaps once there is room, or found to be missing by the next start.
+cdef struct Behind:
+    uint64_t first                  # the lowest of the ids that found no room; needed where the row holds none
     uint32_t slot
-    uint16_t stream_id
 
 
 cdef class Ingest:
@@ -26,11 +24,11 @@ cdef class Ingest:
     cdef readonly FanOut fanout
     cdef readonly Stats stats
     cdef Event event
-    cdef Unwritten* unwritten
-    cdef uint32_t unwritten_count
-    cdef uint32_t unwritten_done    # of them journaled already
+    cdef Behind* behind
+    cdef uint32_t behind_count
+    cdef uint8_t* is_behind         # by slot
 
     cdef int on_message(self, const char* data, Py_ssize_t size, int64_t recv_ns, int64_t now_ns) noexcept nogil
     cdef void commit(self) noexcept nogil
-    cdef void put_aside(self, const JournalRecord* record, uint32_t slot) noexcept nogil
-    cdef bint write_put_aside(self) noexcept nogil
+    cdef void fall_behind(self, uint32_t slot) noexcept nogil
+    cdef bint catch_up(self) noexcept nogil

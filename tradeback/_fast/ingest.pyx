@@ -1,16 +1,17 @@
 """Ingest: what a message does between a feed and the clients.
 
-One object in the server's process, used on its one thread. It owns nothing of what it drives but the list of id
-ranges that found no room in the journal; table, journal, fan-out and counters belong to the composition root.
+One object in the server's process, used on its one thread. It owns nothing of what it drives but the list of
+symbols of which records found no room in the journal; table, journal, fan-out and counters belong to the composition root.
 
 The order is the promise: a record is in the journal before the mapped table shows it, so that whoever is killed
 between the two finds the table behind the journal, never ahead of it.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+from tradeback._fast.arbitrate cimport Lines, OpenRange
 from tradeback._fast.clock cimport monotonic_ns
 from tradeback._fast.clock cimport now_ns as unix_ns
 from tradeback._fast.decode cimport decode_event
@@ -52,6 +53,7 @@ from tradeback._fast.status cimport (
     DECODED_MALFORMED,
     DECODED_UNUSUAL,
 )
+from tradeback._fast.table cimport UNPUBLISHED_MAX
 
 cdef enum:
     READABLE_BEHIND = 64        # bytes that decode_event may read behind a message
@@ -66,12 +68,14 @@ cdef class Ingest:
         self.journal = journal
         self.fanout = fanout
         self.stats = stats
-        self.unwritten = <Unwritten*>malloc(UNWRITTEN_MAX * sizeof(Unwritten))
-        if self.unwritten == NULL:
-            raise MemoryError("no memory for the list of trades that the journal has no room for")
+        self.behind = <Behind*>calloc(SLOTS_MAX, sizeof(Behind))
+        self.is_behind = <uint8_t*>calloc(SLOTS_MAX, 1)
+        if self.behind == NULL or self.is_behind == NULL:
+            raise MemoryError("no memory for the list of symbols that the journal has no room for")
 
     def __dealloc__(self):
-        free(self.unwritten)
+        free(self.behind)
+        free(self.is_behind)
 
     cdef int on_message(self, const char* data, Py_ssize_t size, int64_t recv_ns, int64_t now_ns) noexcept nogil:
         """Take one message; 64 bytes behind it must be readable. Returns a Decoded: the caller sees to the rest."""
@@ -91,6 +95,9 @@ cdef class Ingest:
             self.stats.count(C_MESSAGES_AGG_TRADE)
         else:
             self.stats.count(C_MESSAGES_QUOTE)
+        if self.behind_count:
+            # Before the table takes more: what it covers and the row lacks is what found no room.
+            self.catch_up()
         applied = self.table.apply(&self.event, recv_ns, now_ns)
         if applied == APPLIED_DUPLICATE:
             self.stats.count(C_DUPLICATES)
@@ -108,82 +115,78 @@ cdef class Ingest:
     cdef void commit(self) noexcept nogil:
         """Journal what the table's last step made, then show it to the other processes and to the clients."""
         cdef uint32_t slot = self.table.slot
+        cdef int count = self.table.record_count
         cdef JournalRecord* record
         cdef int i
-        cdef bint room = self.unwritten_count == 0 or self.write_put_aside()
-        for i in range(self.table.record_count):
+        # All of a step or nothing, and nothing while older records wait: or it would be journaled twice.
+        if count and (self.behind_count or not self.journal.has_room(count)):
+            self.fall_behind(slot)
+        for i in range(count):
             record = &self.table.records[i]
-            if room and self.journal.append(record) == 0:
+            if self.is_behind[slot]:
+                self.stats.count(C_JOURNAL_UNWRITTEN)
+            elif self.journal.append(record) == 0:
                 self.stats.count(C_JOURNAL_RECORDS)
-            else:
-                room = False
-                self.put_aside(record, slot)
             if record.kind == RECORD_TRADE:
                 if record.flags & FLAG_LATE:
                     self.stats.count(C_LATE_TRADES)
                 self.fanout.mark_dirty(slot)
-            elif record.kind == RECORD_GAP:
+            elif record.kind == RECORD_GAP and not self.is_behind[slot]:
                 self.stats.count(C_GAPS)
                 self.stats.add(C_GAP_TRADES, record.trade_count)
-        if self.table.changed and room:
+        if self.table.changed and not self.is_behind[slot]:
             self.table.publish(slot, self.journal.next_seq)
 
-    cdef void put_aside(self, const JournalRecord* record, uint32_t slot) noexcept nogil:
-        """Remember the ids of a record that found no room. With the list full, a symbol's newest range is widened."""
-        cdef uint64_t last = record.trade_id
-        cdef uint64_t first = last - record.trade_count + 1
-        cdef Unwritten* aside
-        cdef uint32_t i = self.unwritten_count
-        self.stats.count(C_JOURNAL_UNWRITTEN)
-        if record.kind == RECORD_GAP:
-            first = (<const GapRecord*>record).first_id
-        elif record.kind != RECORD_TRADE:
+    cdef void fall_behind(self, uint32_t slot) noexcept nogil:
+        """The records of the table's last step find no room: leave the slot's row as it is until there is some."""
+        cdef Lines* lines = self.table.slots[slot].lines
+        cdef JournalRecord* record
+        cdef uint64_t first = UINT64_MAX
+        cdef int i
+        if self.is_behind[slot]:
             return
-        while i > self.unwritten_done:
-            i -= 1
-            aside = &self.unwritten[i]
-            if aside.slot == slot:
-                if aside.last + 1 == first or self.unwritten_count == UNWRITTEN_MAX:
-                    aside.first = min(aside.first, first)
-                    aside.last = max(aside.last, last)
-                    return
-                break
-        if self.unwritten_count == UNWRITTEN_MAX:
-            return              # more symbols than can be: the table itself is behind, and a restart finds the gap
-        aside = &self.unwritten[self.unwritten_count]
-        aside.first = first
-        aside.last = last
-        aside.slot = slot
-        aside.stream_id = record.stream_id
-        self.unwritten_count += 1
+        for i in range(self.table.record_count):
+            record = &self.table.records[i]
+            if record.kind == RECORD_GAP:
+                first = min(first, (<GapRecord*>record).first_id)
+            else:
+                first = min(first, record.trade_id - record.trade_count + 1)
+        if lines.open_count:
+            first = min(first, lines.open[0].first)
+        self.behind[self.behind_count].first = first
+        self.behind[self.behind_count].slot = slot
+        self.behind_count += 1
+        self.is_behind[slot] = 1
 
-    cdef bint write_put_aside(self) noexcept nogil:
-        """Journal as gaps what found no room before. Returns whether all of it is written now."""
+    cdef bint catch_up(self) noexcept nogil:
+        """Journal as gaps what found no room, symbol by symbol. Returns whether all of it is written now."""
+        cdef OpenRange ranges[UNPUBLISHED_MAX]
         cdef GapRecord gap
-        cdef Unwritten* aside
         cdef uint64_t length
-        while self.unwritten_done < self.unwritten_count:
-            aside = &self.unwritten[self.unwritten_done]
-            length = aside.last - aside.first + 1
-            memset(&gap, 0, sizeof(gap))
-            gap.first_id = aside.first
-            gap.last_id = aside.last
-            gap.ts_event = unix_ns()
-            gap.reason = GAP_UNWRITTEN
-            gap.trade_count = <uint32_t>min(length, <uint64_t>0xffffffff)
-            gap.stream_id = aside.stream_id
-            gap.kind = RECORD_GAP
-            if self.journal.append(<JournalRecord*>&gap) != 0:
+        cdef uint32_t slot
+        cdef int count, i
+        while self.behind_count:
+            slot = self.behind[self.behind_count - 1].slot
+            count = self.table.unpublished(slot, self.behind[self.behind_count - 1].first, ranges)
+            if not self.journal.has_room(count):
                 return False
-            self.stats.count(C_JOURNAL_RECORDS)
-            self.stats.count(C_GAPS)
-            self.stats.add(C_GAP_TRADES, gap.trade_count)
-            self.unwritten_done += 1
-        # Only now: a slot can have several ranges, and its row must not get ahead of any of them.
-        while self.unwritten_count:
-            self.unwritten_count -= 1
-            self.table.publish(self.unwritten[self.unwritten_count].slot, self.journal.next_seq)
-        self.unwritten_done = 0
+            for i in range(count):
+                length = ranges[i].last - ranges[i].first + 1
+                memset(&gap, 0, sizeof(gap))
+                gap.first_id = ranges[i].first
+                gap.last_id = ranges[i].last
+                gap.ts_event = unix_ns()
+                gap.reason = GAP_UNWRITTEN
+                gap.trade_count = <uint32_t>min(length, <uint64_t>0xffffffff)
+                gap.stream_id = self.table.slots[slot].stream_id
+                gap.kind = RECORD_GAP
+                self.journal.append(<JournalRecord*>&gap)
+                self.stats.count(C_JOURNAL_RECORDS)
+                self.stats.count(C_GAPS)
+                self.stats.add(C_GAP_TRADES, gap.trade_count)
+            self.table.publish(slot, self.journal.next_seq)
+            self.is_behind[slot] = 0
+            self.behind_count -= 1
         return True
 
     def take(self, bytes message not None, recv_ns=None, now_ns=None):
@@ -203,14 +206,14 @@ cdef class Ingest:
     def tick(self, now_ns=None):
         """Give up what waited long enough, and retry what found no room. Call it every few ten milliseconds."""
         cdef int64_t now = monotonic_ns() if now_ns is None else now_ns
-        if self.unwritten_count:
-            self.write_put_aside()
+        if self.behind_count:
+            self.catch_up()
         if self.table.next_deadline_ns() == 0 or self.table.next_deadline_ns() > now:
             return
         while self.table.expire(now):
             self.commit()
 
     @property
-    def unwritten_ranges(self):
-        """How many ranges of ids wait for room in the journal; 0 where all is well."""
-        return self.unwritten_count
+    def unwritten_symbols(self):
+        """Of how many symbols records found no room in the journal and wait for it; 0 where all is well."""
+        return self.behind_count

@@ -40,6 +40,8 @@ cdef class JournalWriter:
     # Number the record, fill its crc and publish it. 0, or -1 where there is no room: count it and go on.
     # Only the hot thread calls it; `prepare` may run meanwhile.
     cdef int append(self, JournalRecord* record) noexcept nogil
+    # Whether `append` will take that many records; what a segment holds is the most that can be asked for.
+    cdef bint has_room(self, uint64_t records) noexcept nogil
     # True when `prepare` should be called soon, off the hot thread.
     cdef bint needs_prepare_c(self) noexcept nogil
     cdef int _turn(self) noexcept nogil

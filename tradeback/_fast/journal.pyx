@@ -214,6 +214,14 @@ cdef class JournalWriter:
         store_release(self.committed, self.index)
         return 0
 
+    cdef bint has_room(self, uint64_t records) noexcept nogil:
+        if self.capacity - self.index >= records:
+            return True
+        if not load_acquire(&self.next_ready):
+            store_release(&self.wants_prepare, 1)
+            return False
+        return self.capacity - self.index + self.next_capacity >= records
+
     cdef int _turn(self) noexcept nogil:
         """At a watched place: ask for `prepare`, and take the next segment when this one is full."""
         store_release(&self.wants_prepare, 1)

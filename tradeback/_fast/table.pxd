@@ -13,9 +13,13 @@ So the mapped file is never ahead of the journal, and what is behind is replayed
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from tradeback._fast.arbitrate cimport RECORDS_MAX, Slot, Tally
+from tradeback._fast.arbitrate cimport RECORDS_MAX, OpenRange, Slot, Tally
 from tradeback._fast.record cimport Event, JournalRecord
 from tradeback._fast.tablefile cimport TableFile
+
+
+cdef enum:
+    UNPUBLISHED_MAX = 33        # ranges: of OPEN_MAX + 1 in the row, cut by OPEN_MAX that are still open
 
 
 # A name of at most 16 bytes is the two keys; of a longer one the rest is in `names`.
@@ -55,6 +59,9 @@ cdef class SymbolTable:
     cdef int64_t next_deadline_ns(self) noexcept nogil
     # Copies the slot into its mapped row. `next_seq`: every journal record of this slot is below it.
     cdef void publish(self, uint32_t slot, uint64_t next_seq) noexcept nogil
+    # The ids that the slot covers and its mapped row does not, as ascending ranges; returns how many. `first` is the
+    # lowest of them where the row holds no id yet. What the feeds passed over in between (`rebase`) is among them.
+    cdef int unpublished(self, uint32_t slot, uint64_t first, OpenRange* ranges) noexcept nogil
     cdef int64_t find_c(self, const char* symbol, uint32_t size) noexcept nogil
     cdef bint replay_c(self, const JournalRecord* record, uint64_t seq) noexcept nogil
     cdef void _watch(self, uint32_t index) noexcept nogil

@@ -14,7 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from tradeback._fast.arbitrate cimport (
-    NEVER_NS, OPEN_MAX, PRECISION_MAX, RESTART_DEADLINE_NS, SINGLES, Lines, deadline, give_up, replay_record,
+    NEVER_NS, OPEN_MAX, PRECISION_MAX, RESTART_DEADLINE_NS, SINGLES, Lines, OpenRange, deadline, give_up, replay_record,
     take_quote, take_trade,
 )
 from tradeback._fast.clock cimport monotonic_ns, now_ns as unix_now_ns
@@ -397,6 +397,30 @@ cdef class SymbolTable:
         seq_end(&row.seq)
         if next_seq > self._file.header.applied_seq:
             store_u64(&self._file.header.applied_seq, next_seq)
+
+    cdef int unpublished(self, uint32_t slot, uint64_t first, OpenRange* ranges) noexcept nogil:
+        cdef Slot* own = &self.slots[slot]
+        cdef Row* row = &self._file.rows[own.stream_id]
+        cdef MappedRanges* mapped = &self._file.ranges[own.stream_id]
+        cdef uint64_t low, last
+        cdef uint32_t i, k
+        cdef int count = 0
+        for i in range(<uint32_t>row.open_count + 1):
+            if i < row.open_count:
+                low, last = mapped.ranges[i].first, mapped.ranges[i].last
+            else:
+                low, last = row.next_id if row.next_id else first, own.next_id - 1
+            for k in range(own.lines.open_count):
+                if own.lines.open[k].last < low or own.lines.open[k].first > last:
+                    continue
+                if own.lines.open[k].first > low:
+                    ranges[count].first, ranges[count].last = low, own.lines.open[k].first - 1
+                    count += 1
+                low = own.lines.open[k].last + 1
+            if low <= last:
+                ranges[count].first, ranges[count].last = low, last
+                count += 1
+        return count
 
     # --- replay
 

@@ -156,7 +156,10 @@ class Server:
             "feeds": [feed.describe() for feed in self.feeds],
             "symbols": {"known": len(self.carried.known), "carried": len(self.carried)},
             "clients": len(self.hub.clients),
-            "journal": {"next_seq": self.journal.next_seq, "unwritten_ranges": self.ingest.unwritten_ranges},
+            "journal": {
+                "next_seq": self.journal.next_seq,
+                "unwritten_symbols": self.ingest.unwritten_symbols,
+            },
         }
 
     def _pin(self, message: dict[str, Any]) -> dict[str, Any]:
