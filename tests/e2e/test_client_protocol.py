@@ -203,6 +203,7 @@ def test_frames_that_end_a_connection_and_the_code_they_get(frames: bytes, code:
             other = await server.client()
             client.writer.write(frames)
             assert await client.closed() == code
+            assert server.hub.stats.value("rate_closes") == (code == 4429)
             client.writer.write(mask_frame(CLOSE, code.to_bytes(2, "big")))
             await client.ended()
             await client.leave()

@@ -29,9 +29,11 @@ RECORDINGS = [
 
 
 @contextmanager
-def ingest_of(folder: Path, symbols: list[str]) -> Iterator[Ingest]:
+def ingest_of(folder: Path, symbols: list[str], *, segment_bytes: int = 8 << 20) -> Iterator[Ingest]:
     """An Ingest with its table and journal in `folder`; stream ids are places in `symbols`, from 1."""
-    journal = JournalWriter.open(folder / "journal", "sim", segment_bytes=8 << 20, retention_bytes=64 << 20)
+    journal = JournalWriter.open(
+        folder / "journal", "sim", segment_bytes=segment_bytes, retention_bytes=64 << 20
+    )
     table = SymbolTable.open(str(folder / "table"), "sim")
     stats = Stats.in_memory()
     for stream_id, symbol in enumerate(symbols, 1):

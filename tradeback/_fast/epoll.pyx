@@ -425,6 +425,7 @@ cdef class LoopCore:
 
     cdef Poller poller
     cdef IterationHook hook
+    cdef int64_t woke_ns
     cdef readonly uint64_t iterations
 
     def __cinit__(self):
@@ -497,12 +498,16 @@ cdef class LoopCore:
         self._ready.extend(handles)
 
     def _run_once(self):
+        cdef int count
         self.iterations += 1
+        self.woke_ns = 0
         if self._debug:
             super()._run_once()
         else:
             self.drop_cancelled_timers()
-            self.poller.collect(self.poller.wait(self.timeout_ns()), self._ready)
+            count = self.poller.wait(self.timeout_ns())
+            self.woke_ns = monotonic_ns()
+            self.poller.collect(count, self._ready)
             self.queue_due_timers()
             self.run_ready()
         if self.hook is not None:
@@ -536,7 +541,7 @@ cdef class LoopCore:
         """Timers never run early, not by the clock's resolution either (asyncio allows that much)."""
         if not self._scheduled:
             return 0
-        cdef double now = seconds_now()
+        cdef double now = <double>self.woke_ns / 1e9
         while self._scheduled and <double>self._scheduled[0]._when <= now:
             timer = heapq.heappop(self._scheduled)
             timer._scheduled = False
@@ -558,6 +563,7 @@ cdef class LoopCore:
 
     cdef int run_hook(self) except -1:
         self.poller.urgent = False
+        self.hook.woke_ns = self.woke_ns
         try:
             self.poller.urgent = self.hook.run() > 0
         except (SystemExit, KeyboardInterrupt):

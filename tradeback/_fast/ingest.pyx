@@ -30,6 +30,7 @@ from tradeback._fast.stats cimport (
     C_GAP_TRADES,
     C_GAPS,
     C_HELD,
+    C_HELD_OVERFLOWS,
     C_JOURNAL_RECORDS,
     C_JOURNAL_UNWRITTEN,
     C_LATE_TRADES,
@@ -38,8 +39,11 @@ from tradeback._fast.stats cimport (
     C_MESSAGES_OTHER,
     C_MESSAGES_QUOTE,
     C_MESSAGES_TRADE,
+    C_OPEN_OVERFLOWS,
     C_REFUSED,
+    C_ROUNDED,
     C_STALE_QUOTES,
+    C_UNKNOWN_QUANTITIES,
     C_UNKNOWN_SYMBOL,
     C_UNUSUAL,
 )
@@ -204,14 +208,20 @@ cdef class Ingest:
         )
 
     def tick(self, now_ns=None):
-        """Give up what waited long enough, and retry what found no room. Call it every few ten milliseconds."""
+        """Give up what waited long enough, retry what found no room, and show what the arbitration counted.
+
+        Call it every few ten milliseconds.
+        """
         cdef int64_t now = monotonic_ns() if now_ns is None else now_ns
         if self.behind_count:
             self.catch_up()
-        if self.table.next_deadline_ns() == 0 or self.table.next_deadline_ns() > now:
-            return
-        while self.table.expire(now):
-            self.commit()
+        if 0 < self.table.next_deadline_ns() <= now:
+            while self.table.expire(now):
+                self.commit()
+        self.stats.set(C_ROUNDED, self.table.tally.rounded)
+        self.stats.set(C_HELD_OVERFLOWS, self.table.tally.held_overflows)
+        self.stats.set(C_OPEN_OVERFLOWS, self.table.tally.open_overflows)
+        self.stats.set(C_UNKNOWN_QUANTITIES, self.table.tally.unknown_quantities)
 
     @property
     def unwritten_symbols(self):

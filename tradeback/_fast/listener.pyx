@@ -22,7 +22,15 @@ from tradeback._fast.clock cimport now_ns as unix_ns
 from tradeback._fast.fanout cimport FanOut, FrameSink
 from tradeback._fast.ingest cimport Ingest
 from tradeback._fast.record cimport WireRecord
-from tradeback._fast.stats cimport C_MALFORMED, C_RATE_CLOSES, C_SLOW_CLOSES
+from tradeback._fast.stats cimport (
+    C_FEED_CONNECTS,
+    C_FEED_DISCONNECTS,
+    C_LOOP_ITERATIONS,
+    C_MALFORMED,
+    C_RATE_CLOSES,
+    C_SLOW_CLOSES,
+    H_LOOP_ITERATION,
+)
 from tradeback._fast.status cimport DECODED_EVENT, DECODED_MALFORMED, DECODED_UNUSUAL
 
 from picows import WSProtocolError
@@ -296,7 +304,8 @@ cdef class ClientListener(WSListener):
 
 
 cdef class FlushHook(IterationHook):
-    """Flushes for at most `budget_ns` at the end of each iteration. `on_failed()` is called where writes raised."""
+    """Flushes for at most `budget_ns` at the end of each iteration, and counts it. `on_failed()` is called where
+    writes raised."""
 
     def __init__(self, FanOut fanout not None, int64_t budget_ns, on_failed not None):
         self.fanout = fanout
@@ -304,12 +313,14 @@ cdef class FlushHook(IterationHook):
         self.on_failed = on_failed
 
     cdef int run(self) except -1:
-        cdef int waiting
-        if not self.fanout.has_work():
-            return 0
-        waiting = self.fanout.flush(monotonic_ns(), self.budget_ns)
-        if self.fanout.has_failed():
-            self.on_failed()
+        cdef int waiting = 0
+        if self.fanout.has_work():
+            waiting = self.fanout.flush(monotonic_ns(), self.budget_ns)
+            if self.fanout.has_failed():
+                self.on_failed()
+        self.fanout.stats.count(C_LOOP_ITERATIONS)
+        if self.woke_ns:
+            self.fanout.stats.observe(H_LOOP_ITERATION, monotonic_ns() - self.woke_ns)
         return waiting
 
 
@@ -322,7 +333,8 @@ cdef class FeedListener(WSListener):
     `on_unusual(message: bytes) -> bytes | None` what only the slow path can judge: it returns the same event in
     the predicted layout, or None and sees to it itself. `on_malformed(message: bytes)` gets what no event can be
     had from, and `on_lost()` the end of the connection. `after_reads()` is called after the last message of a read
-    where clients have something to get; None where the loop flushes by itself. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
+    where clients have something to get; None where the loop flushes by itself. `last_frame_ns` and `last_market_ns`
+    are monotonic times, 0 before the first.
     """
 
     def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, on_lost, after_reads):
@@ -338,6 +350,7 @@ cdef class FeedListener(WSListener):
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.last_frame_ns = monotonic_ns()
+        self._ingest.stats.count(C_FEED_CONNECTS)
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef int64_t now = monotonic_ns()
@@ -361,6 +374,7 @@ cdef class FeedListener(WSListener):
             self._after_reads()
 
     cpdef on_ws_disconnected(self, WSTransport transport):
+        self._ingest.stats.count(C_FEED_DISCONNECTS)
         self._on_lost()
 
     def _gather(self, WSFrame frame):

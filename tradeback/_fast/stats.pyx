@@ -45,6 +45,10 @@ SERVER_VALUES = (
     (C_MALFORMED, "malformed", "counter", "messages from the exchange that no event could be had from"),
     (C_UNUSUAL, "unusual", "counter", "messages that took the slow path"),
     (C_LATE_TRADES, "late_trades", "counter", "trades that came after a higher id"),
+    (C_ROUNDED, "rounded", "counter", "quantities finer than their symbol's precision"),
+    (C_HELD_OVERFLOWS, "held_overflows", "counter", "aggTrades counted before their time, too many were waiting"),
+    (C_OPEN_OVERFLOWS, "open_overflows", "counter", "id ranges given up before their time, too many were open"),
+    (C_UNKNOWN_QUANTITIES, "unknown_quantities", "counter", "aggTrades whose remaining quantity was unknown"),
     (C_GAPS, "gaps", "counter", "id ranges that neither line brought"),
     (C_GAP_TRADES, "gap_trades", "counter", "trades in those ranges"),
     (C_JOURNAL_RECORDS, "journal_records", "counter", "records appended to the journal"),
@@ -63,13 +67,13 @@ SERVER_VALUES = (
     (C_MALFORMED_COMMANDS, "malformed_commands", "counter", "messages from clients that made no sense"),
     (C_FEED_CONNECTS, "feed_connects", "counter", "connections to the exchange that were opened"),
     (C_FEED_DISCONNECTS, "feed_disconnects", "counter", "connections to the exchange that ended"),
-    (C_LOOP_ITERATIONS, "loop_iterations", "counter", "iterations of the event loop"),
+    (C_LOOP_ITERATIONS, "loop_iterations", "counter", "iterations of EpollLoop; other loops are not counted"),
 )
 
 SERVER_HISTOGRAMS = (
     (H_RECV_TO_SEND, "recv_to_send", "from a trade's arrival to its hand-over to a socket"),
     (H_EVENT_TO_SEND, "event_to_send", "from the exchange's event time E to the hand-over of a trade to a socket"),
-    (H_LOOP_ITERATION, "loop_iteration", "one iteration of the event loop, waiting excluded"),
+    (H_LOOP_ITERATION, "loop_iteration", "one iteration of EpollLoop, waiting excluded"),
     (H_FLUSH, "flush", "one flush of the fan-out"),
 )
 
