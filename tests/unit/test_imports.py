@@ -59,7 +59,9 @@ LAYERS = [
     {"listener"},
 ]
 ALONE = {"epoll"}  # it imports nothing of ours
-ERRORS_ONLY = {"tradeback.errors"}  # what _fast may import of the rest: to raise what Python code catches
+# What _fast may import of the rest, outside the hot path: a fault of the data folder is found there and must be the
+# DataFolderError that commands tell in a sentence. `errors` imports nothing, so no circle can come of it.
+ERRORS_ONLY = {"tradeback.errors"}
 
 # Each driver of a database or a broker, and picows for Cython, is imported in one file.
 ONE_FILE_EACH = {

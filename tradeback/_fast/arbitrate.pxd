@@ -1,6 +1,6 @@
 """One carried symbol's private state, and the arbitration by trade id between its two lines.
 
-The rule (docs: architecture, "two lines"): `trade` and `aggTrade` tell the same facts. An event counts for exactly
+The rule (docs/architecture.md, "Two lines"): `trade` and `aggTrade` tell the same facts. An event counts for exactly
 those of its ids that are not yet covered; skipped ids become an open range, which is given up as a gap when
 `WAIT_NS` have passed and no waiting aggTrade overlaps it. Everything here is bounded and allocates nothing.
 

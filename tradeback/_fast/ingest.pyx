@@ -1,7 +1,8 @@
 """Ingest: what a message does between a feed and the clients.
 
 One object in the server's process, used on its one thread. It owns nothing of what it drives but the list of
-symbols of which records found no room in the journal; table, journal, fan-out and counters belong to the composition root.
+symbols of which records found no room in the journal; table, journal, fan-out and counters belong to the composition
+root.
 
 The order is the promise: a record is in the journal before the mapped table shows it, so that whoever is killed
 between the two finds the table behind the journal, never ahead of it.

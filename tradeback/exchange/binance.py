@@ -1,6 +1,6 @@
 """Binance spot: its endpoints, stream names and limits, and the slow path of the decoder.
 
-Source: the exchange's published API documentation, state of July 2026. Its REST answers: `binance_rest.py`.
+Source: the exchange's published API documentation, state of July 2026. Its REST answers: `rows.py`.
 
 A payload, as the exchange lays it out (prices and quantities are strings, ids and times integers):
 
