@@ -1,0 +1,133 @@
+"""The data folder's disk is full for a while, under load: clients get all, and no id is lost from the books."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.test_server_kill import GAP, TRADE, journal_rows, stream_id_of, stream_ids
+from tests.e2e.running import Audit, ServerProcess, SimProcess
+from tests.reference.journal_ids import KIND_AT, Coverage
+from tradeback.store.stats import read_stats
+
+SYMBOLS = 8
+RATE = 4_000
+SEGMENT = {"JOURNAL_SEGMENT_BYTES": "128KiB", "JOURNAL_RETENTION_BYTES": "1GiB"}
+SAFETY = 90.0
+UNWRITTEN = 5  # GapReason
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Take every free block of the disk."""
+    with ballast.open("wb", buffering=0) as file:
+        status = os.statvfs(ballast)
+        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_bsize)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SAFETY
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+def unwritten(server: ServerProcess) -> int:
+    return int(server.control(type="status")["journal"]["unwritten_symbols"])
+
+
+def settle(sim: SimProcess, server: ServerProcess) -> None:
+    """The market stops, what waits is given up, and all of it is journaled."""
+    sim.pause_and_drain()
+    until(lambda: unwritten(server) == 0)
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < 1.0:
+        if (now := server.control(type="status")["journal"]["next_seq"]) != before:
+            before, since = now, time.monotonic()
+        time.sleep(0.05)
+
+
+def assert_all_accounted_for(disk: Path, sim: SimProcess) -> set[int]:
+    """Every id up to the ledger's last is once a trade or in a gap. Returns the reasons of the gaps."""
+    names = {number: name for name, number in stream_ids(disk).items()}
+    coverage: dict[str, Coverage] = defaultdict(Coverage)
+    reasons = set()
+    for row in journal_rows(disk):
+        if row[KIND_AT] in (TRADE, GAP):
+            coverage[names[stream_id_of(row)]].add(row)
+        if row[KIND_AT] == GAP:
+            reasons.add(int.from_bytes(row[48:52], "little"))
+    for name, ledger in sim.get("/sim/ledger").items():
+        ids = coverage[name].traded | coverage[name].gaps
+        assert ids == set(range(min(ids), ledger["last_id"] + 1)), name
+    return reasons
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])
+def test_a_full_disk_costs_clients_nothing_and_the_journal_only_details(disk: Path, killed: bool) -> None:
+    with SimProcess("--symbols", str(SYMBOLS), "--rate", str(RATE), "--paused") as sim:
+        symbols = sorted(sim.get("/sim/ledger"))
+        carried = {"EXCHANGE_SYMBOLS": ",".join(symbols), **SEGMENT}
+        server = ServerProcess(disk, sim, **carried)
+        try:
+            with Audit(server.ws_port, 5, symbols) as audit:
+                server.await_subscribed(SYMBOLS)
+                sim.get("/sim/resume")
+                until(lambda: server.control(type="status")["journal"]["next_seq"] > 1000)
+                fill(disk / "ballast")
+                until(lambda: unwritten(server) == SYMBOLS)
+                log = (disk / "server.log").read_text()
+                assert "the journal has no room" in log
+                assert str(disk / "sim" / "journal") in log
+                assert "free some space" in log
+                assert read_stats(disk / "sim" / "stats" / "server").values["journal_unwritten"].value > 0
+                if not killed:
+                    (disk / "ballast").unlink()
+                    settle(sim, server)
+                    audit.ask("quiet 1500")
+                    assert_clients_got_all(sim, audit)
+            if killed:
+                server.kill()
+                (disk / "ballast").unlink()
+                server = ServerProcess(disk, sim, **carried)
+                server.await_subscribed(SYMBOLS)
+                traded = {name: row["count"] for name, row in sim.get("/sim/ledger").items()}
+                until(lambda: all(row["count"] > traded[n] for n, row in sim.get("/sim/ledger").items()))
+                settle(sim, server)
+            else:
+                assert "the journal has room again" in (disk / "server.log").read_text()
+            assert server.stop() == 0
+        finally:
+            server.process.kill()
+        reasons = assert_all_accounted_for(disk, sim)
+        if not killed:
+            assert reasons == {UNWRITTEN}
+
+
+def assert_clients_got_all(sim: SimProcess, audit: Audit) -> None:
+    """Each client's volumes add up to what was traded."""
+    report = audit.ask("report")
+    assert report["closed"] == 0
+    for symbol, told in report["symbols"].items():
+        total = sim.get("/sim/ledger", symbol=symbol)["sum"]
+        assert {round(float(value), 8) for value in told["sums"]} == {round(float(total), 8)}, symbol
