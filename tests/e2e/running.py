@@ -24,6 +24,8 @@ from tradeback.store.catalog import open_catalog
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 40.0
 ANSWER_TIMEOUT = 180.0
+# Nobody is spared here by waiting.
+SIM_EXCHANGE = {"TRADEBACK_EXCHANGE": "sim", "EXCHANGE_RECONNECT_INTERVAL": "250ms"}
 
 
 class Up:
@@ -49,7 +51,7 @@ class Up:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "TRADEBACK_EXCHANGE": "sim", **environment},
+            env={**os.environ, **SIM_EXCHANGE, **environment},
         )
 
     @property
@@ -165,7 +167,7 @@ class ServerProcess:
                 pass_fds=(writer,),
                 env={
                     **os.environ,
-                    "TRADEBACK_EXCHANGE": "sim",
+                    **SIM_EXCHANGE,
                     "EXCHANGE_WS_ENDPOINT": sim.ws_endpoint,
                     "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
                     "SERVER_HOST": "127.0.0.1",

@@ -34,6 +34,7 @@ def config_of(folder: Path, sim: Sim, symbols: list[str], **exchange: Any) -> Co
                 "ws_endpoint": sim.ws_url,
                 "rest_endpoint": sim.rest_url,
                 "symbols": symbols,
+                "reconnect_interval": "250ms",
                 **exchange,
             },
         }

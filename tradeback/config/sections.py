@@ -135,8 +135,12 @@ class ExchangeConfig(Section):
     )
     streams_per_connection: Annotated[int, Field(ge=1, le=1024)] = setting(1024, "streams a connection")
     messages_per_second: Annotated[int, Field(ge=1, le=5)] = setting(4, "messages a second to the exchange")
-    reconnect_interval: Span = setting("5s", "first wait before connecting again; doubled up to 60 s")
-    ping_interval: Span = setting("30s", "silence after which the exchange is pinged")
+    reconnect_interval: Span = setting(
+        "5s", "first wait before trying again, doubled up to 60 s; at once where data came"
+    )
+    ping_interval: Span = setting(
+        "30s", "silence after which the exchange is pinged; at most half of mute_limit"
+    )
     mute_limit: Span = setting("30s", "silence after which a connection is given up and made anew")
     connection_age: Span = setting("23h", "age at which a connection is replaced; the exchange cuts at 24 h")
     linger: Duration = setting("60s", "how long a symbol is carried after its last client left")

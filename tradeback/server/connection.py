@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import orjson
 import structlog
-from picows import WSMsgType, WSTransport, ws_connect
+from picows import WSError, WSMsgType, WSTransport, ws_connect
 
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.listener import FeedListener
@@ -75,10 +75,13 @@ class FeedConnection:
                     max_frame_size=MAX_FRAME_BYTES,
                     read_buffer_init_size=256 * 1024,
                 )
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+        except (OSError, TimeoutError, ValueError, RuntimeError, WSError) as error:
             raise ExchangeError(
                 f"{self.name}: no connection to {url}: {error or type(error).__name__}"
             ) from error
+        if transport.is_disconnected:
+            # Also where it hung up before it answered the upgrade.
+            raise ExchangeError(f"{self.name}: no connection to {url}: it was closed at once")
         self._transport = transport
         self.opened_at = asyncio.get_running_loop().time()
         self._subscribing = asyncio.create_task(self._keep_subscribed(), name=f"subscribing {self.name}")

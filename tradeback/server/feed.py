@@ -21,15 +21,16 @@ from tradeback.server.connection import FeedConnection
 
 log = structlog.get_logger(__name__)
 
-BACKOFF_FIRST = 0.25
 BACKOFF_CAP = 60.0
+AT_ONCE = 0.25
+AT_ONCE_EVERY = 10.0
 STABLE_AFTER = 30.0
 RENEWAL_TIMEOUT = 30.0
 
 
-def backoff_delays() -> Iterator[float]:
+def backoff_delays(first: float) -> Iterator[float]:
     """Seconds to wait before each further try: doubling up to a minute, each with full jitter above a half."""
-    delay = BACKOFF_FIRST
+    delay = min(first, BACKOFF_CAP)
     while True:
         yield delay * random.uniform(0.5, 1.0)
         delay = min(delay * 2, BACKOFF_CAP)
@@ -61,6 +62,9 @@ class Feed:
         self._current: FeedConnection | None = None
         self._next: FeedConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._delays = backoff_delays(config.reconnect_interval)
+        self._at_once: float | None = None  # when it was last tried again at once, in the loop's time
+        self._missed_from = 0  # last message of the connection beside which others brought trades
 
     @property
     def connected(self) -> bool:
@@ -118,8 +122,6 @@ class Feed:
         return {stream_name(symbol, self.stream_type) for symbol in self.symbols}
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        delays = backoff_delays()
         while True:
             try:
                 self._current = await self._open()
@@ -129,12 +131,25 @@ class Feed:
             except ExchangeError as error:
                 self.last_error = str(error)
                 log.warning("feed interrupted", feed=self.name, reason=str(error))
+            except Exception as error:  # a fault of ours: without a new try the feed would be gone for good
+                self.last_error = repr(error)
+                log.exception("a feed raised", feed=self.name)
             connection, self._current = self._current, None
             if connection is not None:
                 connection.close()
-                if loop.time() - connection.opened_at > STABLE_AFTER:
-                    delays = backoff_delays()
-            await asyncio.sleep(next(delays))
+            await asyncio.sleep(self._pause_after(connection))
+
+    def _pause_after(self, connection: FeedConnection | None) -> float:
+        """Seconds until the next try. A line that delivered is missed now; one that keeps failing is not pressed."""
+        now = asyncio.get_running_loop().time()
+        if connection is not None:
+            if now - connection.opened_at > STABLE_AFTER:
+                self._delays = backoff_delays(self._config.reconnect_interval)
+            rested = self._at_once is None or now - self._at_once > AT_ONCE_EVERY
+            if rested and connection.listener.last_market_ns:
+                self._at_once = now
+                return min(AT_ONCE, self._config.reconnect_interval) * random.uniform(0.5, 1.0)
+        return next(self._delays)
 
     async def _open(self) -> FeedConnection:
         connection = FeedConnection(self.name, self._ingest, self._config, self._after_reads)
@@ -165,11 +180,14 @@ class Feed:
         silent = (now - connection.listener.last_frame_ns) / 1e9
         if silent > limit:
             connection.fail(f"{self.name}: not a sign of life for {silent:.0f} s, pings unanswered")
-        elif silent > limit / 2:
+        elif silent > min(self._config.ping_interval, limit / 2):
             connection.ping()
         heard = max(connection.listener.last_market_ns, connection.subscribed_ns)
-        if connection.subscribed_ns and (now - heard) / 1e9 > limit and self._witness_ns() > heard:
+        missed = connection.subscribed_ns and (now - heard) / 1e9 > limit and self._witness_ns() > heard
+        if missed and self._missed_from == heard:
             connection.fail(f"{self.name}: no message for {limit:.0f} s while other feeds bring trades")
+        # At the first look the other feeds may merely have been the faster ones with the first trade in a while.
+        self._missed_from = heard if missed else 0
 
     async def _relieve(self, old: FeedConnection) -> None:
         """Have the next connection deliver, then close the old one. The table drops what both bring."""
@@ -191,7 +209,7 @@ class Feed:
             if old.failure is not None:
                 raise
             log.warning("not relieved, the old connection goes on", feed=self.name, reason=str(error))
-            await asyncio.sleep(BACKOFF_FIRST)
+            await asyncio.sleep(next(self._delays))
             return
         self._current, self._next = self._next, None
         old.close()

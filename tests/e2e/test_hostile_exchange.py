@@ -1,0 +1,316 @@
+"""An exchange that answers with whatever it likes, made by hand: the feed neither dies nor believes a wrong price."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from tradeback._fast.epoll import new_event_loop
+from tradeback._fast.fanout import FanOut
+from tradeback._fast.ingest import Ingest
+from tradeback._fast.journal import JournalWriter
+from tradeback._fast.stats import Stats
+from tradeback._fast.table import SymbolTable
+from tradeback.config import Config
+from tradeback.server.feed import Feeds
+
+SAFETY = 20.0
+Behave = Callable[["ServerConnection"], Awaitable[None]]
+
+
+@asynccontextmanager
+async def feeds_on(folder: Path, url: str, **exchange: Any) -> AsyncIterator[tuple[Feeds, Ingest]]:
+    """Feeds of BTCUSDT on whatever listens at the URL."""
+    journal = JournalWriter.open(folder / "journal", "sim", segment_bytes=1 << 20, retention_bytes=1 << 24)
+    stats = Stats.in_memory()
+    table = SymbolTable.open(str(folder / "table"), "sim")
+    table.add("BTCUSDT", 1, 8)
+    ingest = Ingest(table, journal, FanOut(table, stats), stats)
+    config = Config.model_validate(
+        {"exchange": {"name": "sim", "ws_endpoint": url, "reconnect_interval": "50ms", **exchange}}
+    )
+    feeds = Feeds(ingest, config.exchange, lambda: None)
+    feeds.want("BTCUSDT")
+    feeds.start()
+    try:
+        yield feeds, ingest
+    finally:
+        await feeds.stop()
+        journal.close()
+        table.close()
+        stats.close()
+
+
+class ServerConnection:
+    """The exchange's end of one WebSocket, frame by frame."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.transport = writer
+
+    async def shake_hands(self) -> None:
+        request = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        key = next(
+            line.split(": ")[1]
+            for line in request.split("\r\n")
+            if line.lower().startswith("sec-websocket-key")
+        )
+        digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
+        self.transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + base64.b64encode(digest) + b"\r\n\r\n"
+        )
+
+    async def recv(self) -> bytes:
+        """The next text message."""
+        while True:
+            head, size = await self.reader.readexactly(2)
+            size &= 127
+            if size == 126:
+                size = int.from_bytes(await self.reader.readexactly(2), "big")
+            mask = await self.reader.readexactly(4)
+            payload = await self.reader.readexactly(size)
+            if head & 15 == 1:
+                return bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
+
+    async def send(self, message: str | bytes | list[str]) -> None:
+        """A text message, a binary one, or a text in several frames."""
+        if isinstance(message, list):
+            for i, part in enumerate(message):
+                last = 128 if i == len(message) - 1 else 0
+                self.frame(last | (0 if i else 1), part.encode())
+        elif isinstance(message, str):
+            self.frame(129, message.encode())
+        else:
+            self.frame(130, message)
+        await self.transport.drain()
+
+    def frame(self, first: int, payload: bytes) -> None:
+        size = len(payload)
+        length = (
+            bytes([size])
+            if size < 126
+            else struct.pack(">BH", 126, size)
+            if size < 65536
+            else struct.pack(">BQ", 127, size)
+        )
+        self.transport.write(bytes([first]) + length + payload)
+
+    async def wait_closed(self) -> None:
+        while await self.reader.read(65536):
+            pass
+
+
+@asynccontextmanager
+async def exchange(behave: Behave) -> AsyncIterator[str]:
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = ServerConnection(reader, writer)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await connection.shake_hands()
+            await behave(connection)
+        writer.close()
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def plain(answer: bytes) -> AsyncIterator[str]:
+    """A server that answers every request with these bytes and hangs up."""
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if answer:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SAFETY):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(scenario)
+
+
+def trade(number: int, price: str = "100.5", quantity: str = "0.25", symbol: str = "BTCUSDT") -> bytes:
+    return (
+        f'{{"stream":"{symbol.lower()}@trade","data":{{"e":"trade","E":1700000000000,"s":"{symbol}",'
+        f'"t":{number},"p":"{price}","q":"{quantity}","T":1700000000000,"m":true,"M":true}}}}'
+    ).encode()
+
+
+def told(feeds: Feeds, words: str) -> bool:
+    return all(words in (feed.last_error or "") for feed in feeds)
+
+
+def http(status: str, headers: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http("429 Too Many Requests"),
+        http("503 Service Unavailable"),
+        http("418 I'm a teapot"),
+        http("302 Found", "Location: http://127.0.0.1:1/\r\n"),
+        http("101 Switching Protocols"),
+        b"garbage\x00\xff\r\n\r\n",
+        b"",
+    ],
+    ids=["429", "503", "418", "302", "101-without-key", "garbage", "hung-up"],
+)
+def test_a_refused_upgrade_is_tried_again(tmp_path: Path, answer: bytes) -> None:
+    async def scenario() -> None:
+        async with plain(answer) as url, feeds_on(tmp_path, url) as (feeds, _):
+            await until(lambda: told(feeds, "no connection to"))
+            for feed in feeds:
+                feed.last_error = None
+            await until(lambda: told(feeds, "no connection to"))
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1", "ws://no-such-host.invalid:1"])
+def test_nobody_there_is_tried_again(tmp_path: Path, url: str) -> None:
+    async def scenario() -> None:
+        async with feeds_on(tmp_path, url) as (feeds, _):
+            await until(lambda: told(feeds, "no connection to"))
+            for feed in feeds:
+                feed.last_error = None
+            await until(lambda: told(feeds, "no connection to"))
+
+    run(scenario())
+
+
+def test_a_refused_subscription_and_a_close_at_once_are_tried_again(tmp_path: Path) -> None:
+    connections = 0
+
+    async def behave(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        if connections <= 3:
+            return
+        if connections <= 6:
+            request = orjson.loads(await connection.recv())
+            await connection.send(
+                orjson.dumps({"error": {"code": 2, "msg": "Invalid request"}, "id": request["id"]}).decode()
+            )
+            await connection.wait_closed()
+            return
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url) as (feeds, _):
+            await until(lambda: all(feed.describe()["subscribed"] == 1 for feed in feeds))
+            assert connections >= 9
+            assert told(feeds, ":")
+
+    run(scenario())
+
+
+GARBAGE: list[str | bytes] = [
+    "",
+    "null",
+    "[1,2,3]",
+    "{",
+    "x" * 10_000_000,
+    "[" * 100_000,
+    b"\x00\x01binary",
+    b"\x00" * 70_000,
+    '{"id":true}',
+    '{"id":[1],"error":{}}',
+    '{"data":{"e":7}}',
+    '{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":3}}',
+    trade(5, price="NaN").decode(),
+    trade(6, price="Infinity").decode(),
+    trade(7, price="1e400").decode(),
+    trade(8, price="-1").decode(),
+    trade(9, price="9" * 400).decode(),
+    trade(10, quantity="9" * 400).decode(),
+    trade(11, quantity="0").decode(),
+    trade(12, symbol="X" * 300).decode(),
+    trade(13, symbol="比特币").decode(),
+    trade(10**30).decode(),
+    trade(-5).decode(),
+]
+
+
+def test_garbage_is_counted_and_changes_nothing(tmp_path: Path) -> None:
+    async def behave(connection: ServerConnection) -> None:
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        if request["params"] != ["btcusdt@trade"]:
+            await connection.wait_closed()
+            return
+        await connection.send(trade(1).decode())
+        for message in GARBAGE:
+            await connection.send(message)
+        # One message in three frames, in the middle of a character's bytes where it has any.
+        whole = trade(2, price="200.5").decode()
+        await connection.send([whole[:30], whole[30:31], whole[31:]])
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url) as (feeds, ingest):
+            slot = ingest.table.find("BTCUSDT")
+            await until(lambda: ingest.table.state(slot)["next_id"] == 3)
+            assert ingest.table.state(slot)["price"] == 200.5
+            assert [feed.connects for feed in feeds] == [1, 1, 1]
+            assert ingest.journal.next_seq == 3
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x81\x7f" + struct.pack(">Q", 1 << 40),
+        b"\x81\x05\xff\xfe\xfd\xfc\xfb",
+        b"\xf1\x00",
+        b"\x83\x00",
+        b"\x80\x01x",
+        b"\x89\x7e\x01\x00" + bytes(256),
+    ],
+    ids=["a-terabyte", "not-utf8", "reserved-bits", "reserved-opcode", "continues-nothing", "long-ping"],
+)
+def test_a_broken_frame_costs_one_connection_at_most(tmp_path: Path, frame: bytes) -> None:
+    connections = 0
+
+    async def behave(connection: ServerConnection) -> None:
+        nonlocal connections
+        connections += 1
+        if connections <= 3:
+            connection.transport.write(frame)
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        await connection.send(trade(connections).decode())
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url) as (feeds, ingest):
+            await until(lambda: all(feed.connected and feed.last_message_ns for feed in feeds))
+            assert ingest.table.state(0)["price"] == 100.5
+
+    run(scenario())
