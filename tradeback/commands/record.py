@@ -13,7 +13,7 @@ from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.errors import ConfigError
 from tradeback.exchange.capture import Capture
-from tradeback.exchange.endpoints import stream_bases
+from tradeback.exchange.choice import stream_bases
 from tradeback.exchange.recording import RecordingWriter
 
 TYPES = ("trade", "aggTrade", "bookTicker")

@@ -72,14 +72,24 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    making = asyncio.create_task(_make_server(config), name="start")
+    # An exchange that does not answer is waited for half a minute; who asks for the end does not wait with it.
+    await asyncio.wait({making, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)
+    else:
+        await (await making).run(lambda addresses: _tell(addresses, ready_fd), stop)
+    stopping.cancel()
+    log.info("server stopped")
+
+
+async def _make_server(config: Config) -> Server:
     chosen = await choose_exchange(config.exchange)
     log.info("exchange chosen", exchange=chosen.name, reason=chosen.reason)
     config = config.model_copy(update={"exchange": chosen.apply(config.exchange)})
-    folder = config.data.of(chosen.name)
-    symbols = await load_symbols(config)
-    server = Server(config, folder, chosen.name, symbols)
-    await server.run(lambda addresses: _tell(addresses, ready_fd), stop)
-    log.info("server stopped")
+    return Server(config, config.data.of(chosen.name), chosen.name, await load_symbols(config))
 
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:

@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from tradeback.errors import TradebackError
-from tradeback.exchange.endpoints import SIM_PORT, SIM_REST_PORT
+from tradeback.exchange.choice import SIM_REST_PORT, SIM_WS_PORT
 from tradeback.exchange.sim.app import Sim, SimConfig
 from tradeback.exchange.sim.streams import StreamLimits
 
@@ -29,7 +29,7 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
 
 @click.command("sim")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=SIM_PORT, show_default=True, help="WebSocket port; 0 is any free one.")
+@click.option("--port", default=SIM_WS_PORT, show_default=True, help="WebSocket port; 0 is any free one.")
 @click.option(
     "--rest-port", default=SIM_REST_PORT, show_default=True, help="REST and /sim/ port; 0: any free."
 )

@@ -15,7 +15,7 @@ from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.errors import ExchangeError
 from tradeback.exchange.binance import can_carry
-from tradeback.exchange.endpoints import rest_bases
+from tradeback.exchange.choice import rest_bases
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.store.catalog import CATALOG_FILE, open_catalog

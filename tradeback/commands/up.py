@@ -19,8 +19,8 @@ import structlog
 
 from tradeback.commands.options import with_config
 from tradeback.config import Config
-from tradeback.errors import TradebackError
-from tradeback.exchange.choice import choose_exchange
+from tradeback.errors import ConfigError, TradebackError
+from tradeback.exchange.choice import DEFAULT_SIM, choose_exchange
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.log import set_up_logging
 
@@ -182,27 +182,53 @@ def up(
         replay=replay,
         speed=speed,
     )
-    asyncio.run(_up(config, simulation, dict(os.environ)))
+    path = click.get_current_context().params.get("path")
+    asyncio.run(_up(config, path, simulation, dict(os.environ)))
 
 
-async def _up(config: Config, simulation: SimConfig, environment: dict[str, str]) -> None:
+async def _up(config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    running = asyncio.create_task(_run(config, path, simulation, environment), name="up")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if stop.is_set():
+        # Whatever it does, starting or running: it ends what it started.
+        running.cancel()
+        try:
+            await running
+        except asyncio.CancelledError:
+            return
+        except TradebackError as error:
+            # Ctrl-C reaches the other processes too, and one that ends before it was ready is no fault then.
+            log.info("ended while starting", reason=str(error))
+            return
+    await running
+
+
+async def _run(config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str]) -> None:
     chosen = await choose_exchange(config.exchange)
     click.echo(f"Exchange: {chosen.name} ({chosen.reason}).")
     async with AsyncExitStack() as stack:
         exchange = chosen.apply(config.exchange)
-        if chosen.name == "sim" and not config.exchange.ws_endpoint:
+        if exchange.name == "sim" and exchange.ws_endpoint == DEFAULT_SIM:
             sim = Sim(simulation)
             stack.push_async_callback(sim.stop)
-            await sim.start()
+            try:
+                await sim.start()
+            except OSError as error:
+                raise ConfigError(
+                    f"the simulated exchange cannot listen on port {simulation.port} and the next: "
+                    f"{error.strerror or error}; stop what listens there, or choose another with --sim-port"
+                ) from error
             exchange = exchange.model_copy(update={"ws_endpoint": sim.ws_url, "rest_endpoint": sim.rest_url})
             click.echo(f"Simulated exchange: {sim.ws_url}, REST {sim.rest_url}")
         server = Child(
             "server",
-            ["server"],
+            ["server", "--log-level", config.log.level, *(["--config", str(path)] if path else [])],
             {
                 **environment,
                 "TRADEBACK_EXCHANGE": exchange.name,
@@ -223,10 +249,4 @@ async def _up(config: Config, simulation: SimConfig, environment: dict[str, str]
         click.echo(f"WebSocket: {addresses['websocket']}")
         click.echo(f"Health: {addresses['health']}")
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
-        running = asyncio.create_task(server.keep_running(), name="server")
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        done, pending = await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in pending:
-            task.cancel()
-        if running in done:
-            await running
+        await server.keep_running()

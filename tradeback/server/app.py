@@ -21,7 +21,7 @@ from tradeback._fast.journal import JournalWriter
 from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
-from tradeback.errors import DataFolderError, ProtocolError
+from tradeback.errors import ConfigError, DataFolderError, ProtocolError
 from tradeback.model import Symbol
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.control import ControlSocket
@@ -48,7 +48,7 @@ class Server:
     async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set. `ready` gets the addresses once clients can connect.
 
-        Raises DataFolderError where a file of the data folder cannot be used, OSError where a port is taken.
+        Raises DataFolderError where a file of the data folder cannot be used, ConfigError where a port is taken.
         """
         async with AsyncExitStack() as stack:
             self._open_files(stack)
@@ -73,7 +73,7 @@ class Server:
                 binary=self._config.features.binary_websocket,
             )
             stack.push_async_callback(self.hub.stop)
-            await self.hub.start(self._config.server.host, self._config.server.ws_port)
+            await self._listen(self._config.server.host, self._config.server.ws_port)
             for symbol in self.carried.pin(self._config.exchange.symbols):
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
             stack.push_async_callback(self.feeds.stop)
@@ -88,6 +88,15 @@ class Server:
             ready(self.addresses())
             await stop.wait()
 
+    async def _listen(self, host: str, port: int) -> None:
+        try:
+            await self.hub.start(host, port)
+        except OSError as error:
+            raise ConfigError(
+                f"the WebSocket server cannot listen on {host}:{port}: {error.strerror or error}; stop what "
+                "listens there, or choose another address (SERVER_HOST, WS_PORT)"
+            ) from error
+
     def addresses(self) -> dict[str, str]:
         """Where clients and health checks connect."""
         host, port = self.hub.address
@@ -96,7 +105,13 @@ class Server:
 
     def _open_files(self, stack: AsyncExitStack) -> None:
         config = self._config.journal
-        (self._folder / "stats").mkdir(parents=True, exist_ok=True)
+        try:
+            (self._folder / "stats").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataFolderError(
+                f"{self._folder / 'stats'} cannot be made: {error.strerror}; see to what lies there, or choose "
+                "another data folder with DATA_DIR"
+            ) from error
         self.journal = JournalWriter.open(
             self._folder / "journal",
             self._exchange,

@@ -1,0 +1,107 @@
+"""`tradeback up` and `tradeback server` where something is in the way: one sentence, exit code 1, no traceback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import SIM_EXCHANGE, Up, ask_control
+from tradeback.config import ExchangeConfig
+from tradeback.exchange.choice import DEFAULT_SIM, DEFAULT_SIM_REST, Choice
+
+UP = ["up", "--port", "0", "--sim-rate", "10", "--sim-symbols", "5"]
+
+
+def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tradeback", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **SIM_EXCHANGE, **environment},
+    )
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    """What it prints before it ends with 1."""
+    process = program(*arguments, **environment)
+    text, _ = process.communicate(timeout=90)
+    assert process.returncode == 1, text
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("taken", "words"), [("--ws-port", r"another address \(.*WS_PORT\)"), ("--sim-port", "--sim-port")]
+)
+def test_a_taken_port_is_a_sentence(tmp_path: Path, taken: str, words: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        free = "--sim-port" if taken == "--ws-port" else "--ws-port"
+        text = refused(*UP, "--data-dir", str(tmp_path), taken, port, free, "0")
+    assert re.search(rf"Error: .*cannot listen on .*{port}", text)
+    assert re.search(words, text)
+
+
+@pytest.mark.timeout(120)
+def test_a_second_server_a_crash_and_the_end(tmp_path: Path) -> None:
+    with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
+        ports = ["--ws-port", "0", "--sim-port", "0"]
+        text = refused(*UP, *ports, "--data-dir", str(tmp_path))
+        assert "is being written by process" in text
+        match = re.search(r"is being written by process (\d+)", text)
+        assert match is not None
+        before = up.ws_port
+        os.kill(int(match[1]), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                ask_control(tmp_path / "sim" / "control.sock", {"type": "status"})
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the server was not started again"
+                time.sleep(0.05)
+        with socket.create_connection(("127.0.0.1", before)):
+            pass
+        assert up.stop() == 0
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", before)):
+        pass
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end_while_it_starts(tmp_path: Path, signum: signal.Signals) -> None:
+    arguments = [*UP, "--data-dir", str(tmp_path), "--ws-port", "0", "--sim-port", "0"]
+    with program(*arguments) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signum)
+        text = process.stdout.read()
+        assert process.wait(60) == 0, text
+    assert "Traceback" not in text
+
+
+@pytest.mark.timeout(120)
+def test_an_exchange_that_cannot_be_reached(tmp_path: Path) -> None:
+    closed = {"EXCHANGE_WS_ENDPOINT": "ws://127.0.0.1:1", "EXCHANGE_REST_ENDPOINT": "http://127.0.0.1:1"}
+    text = refused("server", "--ws-port", "0", "--data-dir", str(tmp_path), **closed)
+    assert "no symbol is known: the catalog is empty" in text
+
+
+def test_falling_back_to_the_simulated_exchange_leaves_what_could_not_be_reached() -> None:
+    config = ExchangeConfig(ws_endpoint="ws://127.0.0.1:1", rest_endpoint="http://127.0.0.1:1")
+    assert config.name == "auto"
+    chosen = Choice("sim", "it cannot be reached").apply(config)
+    assert (chosen.name, chosen.ws_endpoint, chosen.rest_endpoint) == ("sim", DEFAULT_SIM, DEFAULT_SIM_REST)
+    asked_for = config.model_copy(update={"name": "sim"})
+    assert Choice("sim", "it was asked for").apply(asked_for) == asked_for
