@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.running import Up, stream_ids
-from tests.playback.test_ingest import RECORDINGS, market_events, unix_ns
+from tests.playback.test_ingest import RECORDINGS, exchange_told, journal_told, market_events
 from tradeback._fast.journal import JournalCursor, JournalTrade
 
 
@@ -37,20 +37,5 @@ def test_the_journal_holds_the_recording(recordings: Path, tmp_path: Path, name:
     ids = stream_ids(tmp_path)
     # Lines are connections of their own, and symbols do not wait for each other: order holds for each symbol.
     for symbol in symbols:
-        told = [
-            (r.trade_id, r.trade_count, r.price, r.qty, r.ts_event, r.flags & 1)
-            for r in journaled(tmp_path)
-            if r.stream_id == ids[symbol]
-        ]
-        assert told == [
-            (
-                data["l"] if data["e"] == "aggTrade" else data["t"],
-                data["l"] - data["f"] + 1 if data["e"] == "aggTrade" else 1,
-                float(data["p"]),
-                float(data["q"]),
-                unix_ns(data["T"]),
-                int(data["m"]),
-            )
-            for data in events
-            if data["s"] == symbol
-        ]
+        told = [journal_told(record) for record in journaled(tmp_path) if record.stream_id == ids[symbol]]
+        assert told == [exchange_told(data) for data in events if data["s"] == symbol]

@@ -56,6 +56,34 @@ def unix_ns(time: int) -> int:
     return time * (1_000 if time > 10**14 else 1_000_000)
 
 
+Told = tuple[int, int, float, float, int, int]
+
+
+def journal_told(record: JournalTrade) -> Told:
+    """Last id, number of trades, price, quantity, time and the buyer-is-maker flag of a record."""
+    return (
+        record.trade_id,
+        record.trade_count,
+        record.price,
+        record.qty,
+        record.ts_event,
+        record.flags & 1,
+    )
+
+
+def exchange_told(data: dict[str, Any]) -> Told:
+    """The same of a payload of the exchange."""
+    is_aggregate = data["e"] == "aggTrade"
+    return (
+        data["l"] if is_aggregate else data["t"],
+        data["l"] - data["f"] + 1 if is_aggregate else 1,
+        float(data["p"]),
+        float(data["q"]),
+        unix_ns(data["T"]),
+        int(data["m"]),
+    )
+
+
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recording_comes_out_of_the_journal_as_it_went_in(
     recordings: Path, tmp_path: Path, name: str
@@ -67,20 +95,8 @@ def test_a_recording_comes_out_of_the_journal_as_it_went_in(
             assert ingest.take(text, at, at) == 0
         with JournalCursor.open(tmp_path / "journal") as cursor:
             records = [record for record in cursor if isinstance(record, JournalTrade)]
-        assert [
-            (symbols[r.stream_id - 1], r.trade_id, r.trade_count, r.price, r.qty, r.ts_event, r.flags & 1)
-            for r in records
-        ] == [
-            (
-                data["s"],
-                data["l"] if data["e"] == "aggTrade" else data["t"],
-                data["l"] - data["f"] + 1 if data["e"] == "aggTrade" else 1,
-                float(data["p"]),
-                float(data["q"]),
-                unix_ns(data["T"]),
-                int(data["m"]),
-            )
-            for _, _, data in events
+        assert [(symbols[record.stream_id - 1], journal_told(record)) for record in records] == [
+            (data["s"], exchange_told(data)) for _, _, data in events
         ]
 
 
