@@ -103,6 +103,9 @@ UNITS = {
 def test_quick_measurement_yields_figures(name: str) -> None:
     rows = run(name, QUICK)
     figures = [row for row in rows if isinstance(row, Figure)]
+    missing = [row.reason for row in rows if isinstance(row, Skipped)]
+    if missing and not figures:
+        pytest.skip(missing[0])
     assert figures
     readme = (FOLDER / "README.md").read_text()
     section = " ".join(readme.split(f"\n## {name}\n")[1].split("\n## ")[0].split())
