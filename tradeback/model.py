@@ -47,6 +47,8 @@ class Symbol:
         missing = sorted({"symbol", "base_currency", "quote_currency", "is_active"} - row.keys())
         if missing or type(stream_id) is not int or not 1 <= stream_id <= 65535:
             raise ValueError(f"the symbol {row!r} lacks {', '.join(missing) or 'a stream_id of 1 to 65535'}")
+        if not isinstance(row["symbol"], str) or not 1 <= len(row["symbol"].encode()) <= 50:
+            raise ValueError(f"{row['symbol']!r} is no name of a symbol: give 1 to 50 bytes of text")
         precisions = [row.get(name) for name in ("price_precision", "quantity_precision")]
         if not all(type(value) is int and 0 <= value <= 18 for value in precisions):
             raise ValueError(f"the symbol {row['symbol']!r} has no precisions of 0 to 18")

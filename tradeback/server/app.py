@@ -190,9 +190,9 @@ class Server:
             raise ProtocolError("bad_field", "learn takes symbols: a list of catalog rows")
         try:
             symbols = [Symbol.from_row(row) for row in rows]
+            self.carried.learn(symbols)
         except (ValueError, ArithmeticError) as error:
             raise ProtocolError("bad_field", str(error)) from error
-        self.carried.learn(symbols)
         return {"type": "learned", "count": len(symbols)}
 
     def _publish(self, message: dict[str, Any]) -> dict[str, Any]:

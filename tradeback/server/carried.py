@@ -6,8 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import structlog
+
 from tradeback._fast.table import SymbolTable
+from tradeback.errors import DataFolderError
 from tradeback.model import Symbol
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +68,33 @@ class CarriedSymbols:
         return self._known
 
     def learn(self, symbols: Iterable[Symbol]) -> None:
-        """Take symbols that the catalog has gained or changed."""
-        self._known.update((symbol.name, symbol) for symbol in symbols)
+        """Take symbols that the catalog has gained or changed. ValueError where one contradicts what is known."""
+        learned = {symbol.name: symbol for symbol in symbols}
+        for symbol in learned.values():
+            known = self._known.get(symbol.name)
+            if known is not None and known.stream_id != symbol.stream_id:
+                raise ValueError(
+                    f"{symbol.name} has the stream id {known.stream_id}, which never changes; {symbol.stream_id} "
+                    "was given"
+                )
+        both = {**self._known, **learned}
+        owners: dict[int, str] = {}
+        for symbol in both.values():
+            owner = owners.setdefault(symbol.stream_id, symbol.name)
+            if owner != symbol.name:
+                raise ValueError(f"the stream id {symbol.stream_id} of {symbol.name} is that of {owner}")
+        self._known = both
 
     def acquire(self, symbol: str) -> Carried | None:
-        """A client wants the symbol. None: no active symbol of that name is known. Each call needs a release."""
-        interest = self._interest(symbol)
+        """A client wants the symbol. None: no active symbol of that name is known. Each call needs a release.
+
+        None, too, where the disk has no room for its row of the table: it is tried again when it is asked for again.
+        """
+        try:
+            interest = self._interest(symbol)
+        except DataFolderError as error:
+            log.error("a symbol cannot be carried", symbol=symbol, reason=str(error))
+            return None
         if interest is None:
             return None
         interest.clients += 1

@@ -1,0 +1,126 @@
+"""Which symbols are carried: who wants what, for how long, and what it means for the table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tradeback._fast.table import SymbolTable
+from tradeback.model import Symbol, SymbolInfo
+from tradeback.server.carried import CarriedSymbols
+
+TRADE = 1
+
+
+def symbol(name: str, stream_id: int, *, active: bool = True) -> Symbol:
+    return Symbol(SymbolInfo(name, "A", "B", active, 2, 8), stream_id)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[SymbolTable]:
+    opened = SymbolTable.open(str(tmp_path / "table"), "sim")
+    yield opened
+    opened.close()
+
+
+class Log(list[tuple[str, str]]):
+    """What the feeds were told."""
+
+    def carried(self, table: SymbolTable, *, linger: float) -> CarriedSymbols:
+        known = [symbol("AUSDT", 1), symbol("BUSDT", 2), symbol("OLDUSDT", 3, active=False)]
+        return CarriedSymbols(
+            table,
+            known,
+            linger=linger,
+            on_want=lambda name: self.append(("want", name)),
+            on_drop=lambda name: self.append(("drop", name)),
+        )
+
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self) < count:
+                await asyncio.sleep(0.001)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
+
+
+def test_a_symbol_lingers_is_dropped_and_begins_anew_without_a_gap(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        told = Log()
+        carried = told.carried(table, linger=0.01)
+        got = carried.acquire("AUSDT")
+        assert got is not None
+        table.take(TRADE, "AUSDT", 10, 10)
+        carried.release(got.slot)
+        await told.until(2)
+        assert told == [("want", "AUSDT"), ("drop", "AUSDT")]
+        assert "AUSDT" not in carried
+        again = carried.acquire("AUSDT")
+        assert again == got
+        table.take(TRADE, "AUSDT", 500, 500)
+        assert table.state(got.slot)["open"] == []
+        assert table.state(got.slot)["next_id"] == 501
+        carried.close()
+
+    run(scenario())
+
+
+def test_clients_that_come_and_go_within_the_time_tell_the_feeds_nothing(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        told = Log()
+        carried = told.carried(table, linger=3600.0)
+        for _ in range(100):
+            got = carried.acquire("AUSDT")
+            assert got is not None
+            carried.release(got.slot)
+        assert told == [("want", "AUSDT")]
+        carried.close()
+
+    run(scenario())
+
+
+def test_a_pinned_symbol_stays_and_an_unpinned_one_stays_for_its_clients(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        told = Log()
+        carried = told.carried(table, linger=0.0)
+        assert carried.pin(["AUSDT", "NONE", "OLDUSDT"]) == ["NONE", "OLDUSDT"]
+        got = carried.acquire("AUSDT")
+        assert got is not None
+        carried.release(got.slot)
+        await asyncio.sleep(0.01)
+        assert told == [("want", "AUSDT")]
+        carried.acquire("AUSDT")
+        carried.pin(["BUSDT"])
+        await asyncio.sleep(0.01)
+        assert told == [("want", "AUSDT"), ("want", "BUSDT")]
+        carried.release(got.slot)
+        await told.until(3)
+        assert told[2] == ("drop", "AUSDT")
+        carried.close()
+
+    run(scenario())
+
+
+def test_what_is_not_known_is_not_carried_until_it_is_learned(table: SymbolTable) -> None:
+    carried = Log().carried(table, linger=1.0)
+    assert carried.acquire("CUSDT") is None
+    assert carried.acquire("OLDUSDT") is None
+    carried.learn([symbol("CUSDT", 4)])
+    assert carried.acquire("CUSDT") is not None
+
+
+@pytest.mark.parametrize(
+    "wrong", [[symbol("AUSDT", 9)], [symbol("CUSDT", 1)], [symbol("CUSDT", 7), symbol("DUSDT", 7)]]
+)
+def test_learning_a_contradiction_changes_nothing(table: SymbolTable, wrong: list[Symbol]) -> None:
+    carried = Log().carried(table, linger=1.0)
+    with pytest.raises(ValueError, match="stream id"):
+        carried.learn(wrong)
+    assert set(carried.known) == {"AUSDT", "BUSDT", "OLDUSDT"}
+    assert carried.known["AUSDT"].stream_id == 1
