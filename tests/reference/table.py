@@ -73,6 +73,8 @@ def exact_units(mantissa: int, scale: int, precision: int) -> int:
 @dataclass
 class SymbolOracle:
     last: int | None = None
+    floor: int = 0
+    floor_deadline: int = 0
     open: list[OpenIds] = field(default_factory=list)
     held: list[AggTrade] = field(default_factory=list)
     singles: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -189,8 +191,16 @@ class SymbolOracle:
             self.trade_line = now
         if self.last is None:
             self.last = first - 1
+            self.floor, self.floor_deadline = first, now + WAIT_NS
         if not self.uncovered(first, last):
-            return DUPLICATE, []
+            if first != last or first + 1 != self.floor or now >= self.floor_deadline:
+                return DUPLICATE, []
+            # The other line was behind when the symbol began: the trade just below still counts.
+            self.floor = first
+            self.singles[first % SINGLES] = (first, units)
+            self.add_volume(units, ts)
+            late = TradeOut(first, 1, units, price, aggregate=not single_line, late=True)
+            return FRESH, [late]
         if first == last:
             return FRESH, self.count_single(first, units, price, ts, now, aggregate=not single_line)
         agg = AggTrade(first, last, units, price, ts, now + WAIT_NS)

@@ -18,6 +18,7 @@ FRESH, DUPLICATE, STALE, HELD, UNKNOWN, REFUSED = range(6)
 MS = 1_000_000
 SECOND = 1000 * MS
 DAY = 86_400 * SECOND
+FLAG_LATE = 8
 T = 20_000 * DAY
 
 
@@ -188,6 +189,25 @@ def test_an_aggregate_waits_for_its_singles(table: SymbolTable) -> None:
     _, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, record)
     assert (last, count, quantity, flags) == (3, 1, 30.0, 2 | 8)
     assert (table.expired(SECOND + 250 * MS + 1), table.deadline_ns) == ([], 0)
+
+
+def test_trades_just_below_the_first_one_count_for_a_while(table: SymbolTable) -> None:
+    """Where a symbol begins, one line may be behind the other: what follows on downwards is no old news."""
+    table.add("BTCUSDT", 1, 0)
+    start = 10**12
+    assert table.take(TRADE, "BTCUSDT", 10, 10, mantissa=5, now_ns=start)[0] == FRESH
+    assert (
+        table.take(TRADE, "BTCUSDT", 8, 8, mantissa=5, now_ns=start + 1)[0] == DUPLICATE
+    )  # it would leave a hole
+    status, records = table.take(TRADE, "BTCUSDT", 9, 9, mantissa=5, now_ns=start + 2)
+    assert status == FRESH
+    (record,) = (struct.unpack(JOURNAL_FORMAT, r) for r in records)
+    assert (record[4], record[7], record[10] & FLAG_LATE) == (9, 1, FLAG_LATE)
+    assert table.take(TRADE, "BTCUSDT", 9, 9, mantissa=5, now_ns=start + 3)[0] == DUPLICATE
+    assert table.take(TRADE, "BTCUSDT", 8, 8, mantissa=5, now_ns=start + 4)[0] == FRESH
+    assert table.take(TRADE, "BTCUSDT", 7, 7, mantissa=5, now_ns=start + 250_000_000)[0] == DUPLICATE
+    assert table.state(0)["cum_units"] == 15
+    assert table.state(0)["next_id"] == 11
 
 
 def test_a_silent_trade_line_is_not_waited_for(table: SymbolTable) -> None:

@@ -66,6 +66,9 @@ cdef struct Single:
 cdef struct Lines:
     int64_t trade_line_ns       # monotonic time at which the trade line last brought this symbol
     int64_t quote_ns            # monotonic time of the quote in force
+    uint64_t floor_id           # the lowest id that counted since the symbol began; the trade just below it
+    uint64_t floor_least        # lowers it, if it is not below this one
+    int64_t floor_deadline_ns   # and comes before this monotonic time
     uint32_t open_count
     uint32_t held_count
     OpenRange open[OPEN_MAX + 1]        # by id; the last place is used only within a call

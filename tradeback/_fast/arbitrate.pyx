@@ -297,6 +297,29 @@ cdef inline int _count_single(Slot* slot, const Event* event, int64_t units, int
     return count + 1
 
 
+cdef void _begin(Slot* slot, uint64_t first, int64_t now_ns) noexcept nogil:
+    """Ids count from `first` on, and from below as far as trades come within WAIT_NS that leave no hole: a hole
+    below the beginning would be forgotten by a replay."""
+    cdef Lines* lines = slot.lines
+    lines.floor_least = slot.next_id
+    lines.floor_id = first
+    lines.floor_deadline_ns = now_ns + WAIT_NS
+    slot.next_id = first
+
+
+cdef int _count_below(Slot* slot, const Event* event, int64_t units, int64_t recv_ns,
+                      JournalRecord* record) noexcept nogil:
+    """The trade just below the first id that counted. Returns the number of records."""
+    cdef int flags = (event.flags & FLAG_BUYER_MAKER) | FLAG_LATE
+    if event.kind != EVENT_TRADE:
+        flags |= FLAG_AGGREGATE
+    slot.lines.floor_id = event.first_id
+    _note_single(slot.lines, event.first_id, units)
+    _add_volume(slot, units, event.ts_event)
+    _trade_record(slot, record, event.price, event.qty, event.first_id, 1, event.ts_event, recv_ns, flags)
+    return 1
+
+
 cdef int _count_aggregate(Slot* slot, const Held* held, int64_t now_ns, int64_t unix_ns, JournalRecord* records,
                           Tally* tally) noexcept nogil:
     """An aggTrade counts for its uncovered ids, as one trade record or as gaps. Returns the number of records."""
@@ -395,13 +418,17 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
     if event.kind == EVENT_TRADE:
         slot.lines.trade_line_ns = now_ns
     if slot.next_id == 0 or (slot.rebase and first >= slot.next_id):
-        slot.next_id = first
+        _begin(slot, first, now_ns)
     if last >= slot.next_id:
         slot.rebase = 0
     if first != last:
         return _take_aggregate(slot, event, units, recv_ns, now_ns, records, record_count, tally)
     if not _is_uncovered(slot, first):
-        return APPLIED_DUPLICATE
+        if (now_ns >= slot.lines.floor_deadline_ns or first + 1 != slot.lines.floor_id
+                or first < slot.lines.floor_least):
+            return APPLIED_DUPLICATE
+        record_count[0] = _count_below(slot, event, units, recv_ns, records)
+        return APPLIED_FRESH
     record_count[0] = _count_single(slot, event, units, recv_ns, now_ns, records, tally)
     return APPLIED_FRESH
 
