@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 WAIT_NS = 250_000_000
-OPEN_MAX = 16
+OPEN_MAX = 64
 HELD_MAX = 32
 SINGLES = 1024
 SPAN_MAX = 2**32 - 1

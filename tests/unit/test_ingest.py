@@ -55,7 +55,7 @@ def quote(number: int) -> bytes:
         ("late_trades", [trade(1), trade(3), trade(2)]),
         ("rounded", [trade(1, quantity="1.000000001")]),
         ("held_overflows", [trade(1), *(aggregate(n, n + 1) for n in range(2, 68, 2))]),
-        ("open_overflows", [trade(n) for n in range(1, 37, 2)]),
+        ("open_overflows", [trade(n) for n in range(1, 133, 2)]),
         ("unknown_quantities", [trade(1), trade(3), aggregate(1, 3, "0.00000001")]),
     ],
 )

@@ -13,11 +13,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from tradeback._fast.record cimport Event, JournalRecord
 
 cdef enum:
-    OPEN_MAX = 16               # open ranges a symbol; beyond, the lowest is given up with GAP_OVERFLOW
+    OPEN_MAX = 64               # open ranges a symbol; beyond, the lowest is given up with GAP_OVERFLOW. Each held
+                                # aggTrade may leave one below it, so it is well above HELD_MAX
     HELD_MAX = 32               # waiting aggTrades a symbol; beyond, the oldest counts now
     SINGLES = 1024              # single quantities a symbol that are known, a power of two
-    RECORDS_MAX = 64            # what one call can fill
-    RECORDS_AN_AGG = 18         # what one aggTrade can at most become: gaps of all open ranges and of its tail
+    RECORDS_MAX = 160           # what one call can fill
+    RECORDS_AN_AGG = 66         # what one aggTrade can at most become: gaps of all open ranges and of its tail
     WAIT_NS = 250_000_000       # what both lines have to bring a skipped id
     RESTART_DEADLINE_NS = 1     # of a range that was open when the writer ended: due at once
     PRECISION_MAX = 18          # 10**18 units still fit an int64

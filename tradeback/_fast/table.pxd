@@ -19,7 +19,7 @@ from tradeback._fast.tablefile cimport TableFile
 
 
 cdef enum:
-    UNPUBLISHED_MAX = 33        # ranges: of OPEN_MAX + 1 in the row, cut by OPEN_MAX that are still open
+    UNPUBLISHED_MAX = 129       # ranges: of OPEN_MAX + 1 in the row, cut by OPEN_MAX that are still open
 
 
 # A name of at most 16 bytes is the two keys; of a longer one the rest is in `names`.
