@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.test_server_kill import GAP, TRADE, journal_rows, stream_id_of, stream_ids
-from tests.e2e.running import Audit, ServerProcess, SimProcess
+from tests.chaos.test_server_kill import GAP, TRADE
+from tests.e2e.running import Audit, ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
 from tests.reference.journal_ids import KIND_AT, Coverage
 from tradeback.store.stats import read_stats
 

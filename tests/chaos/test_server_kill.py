@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.e2e.running import ServerProcess, SimProcess, stream_ids
+from tests.e2e.running import ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
 from tests.reference.journal_ids import KIND_AT, Coverage
 from tests.scale import CHAOS
-from tradeback._fast.journal import JournalCursor
 
 KILLS = 100 if CHAOS else 10
 SYMBOLS = 12
@@ -29,20 +28,6 @@ def reader_process(folder: Path) -> subprocess.Popen[bytes]:
     """The durable reader, following the journal of the server."""
     arguments = [str(folder / "sim" / "journal"), str(folder / "read")]
     return subprocess.Popen([sys.executable, "-m", "tests.chaos.durable_reader", *arguments], cwd=CHECKOUT)
-
-
-def journal_rows(folder: Path) -> list[bytes]:
-    """Every record of the journal, in order."""
-    rows = []
-    with JournalCursor.open(folder / "sim" / "journal") as cursor:
-        while cursor.available():
-            _, records = cursor.read_bytes(5_000)
-            rows += [records[at : at + 64] for at in range(0, len(records), 64)]
-    return rows
-
-
-def stream_id_of(row: bytes) -> int:
-    return int.from_bytes(row[56:58], "little")
 
 
 @pytest.mark.timeout(1800)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from bench.build import program
+from tradeback._fast.journal import JournalCursor
 from tradeback.config import Config
 from tradeback.store.catalog import open_catalog
 
@@ -262,6 +263,21 @@ def stream_ids(folder: Path) -> dict[str, int]:
         return {symbol.name: symbol.stream_id for symbol in catalog.symbols()}
     finally:
         catalog.close()
+
+
+def journal_rows(folder: Path) -> list[bytes]:
+    """Every record of the journal, in order."""
+    rows = []
+    with JournalCursor.open(folder / "sim" / "journal") as cursor:
+        while cursor.available():
+            _, records = cursor.read_bytes(5_000)
+            rows += [records[at : at + 64] for at in range(0, len(records), 64)]
+    return rows
+
+
+def stream_id_of(row: bytes) -> int:
+    """The stream id of one record."""
+    return int.from_bytes(row[56:58], "little")
 
 
 class Audit:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from picows import WSListener, WSMsgType, ws_connect
 
-from tests.e2e.test_feeds import connects, run, running, settle, subscribed, until
+from tests.e2e.on_loop import run, until
+from tests.e2e.test_feeds import connects, running, settle, subscribed
 from tradeback.client import Client
 from tradeback.store.stats import Reading, read_stats
 

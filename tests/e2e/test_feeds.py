@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.on_loop import run, until
+from tests.e2e.running import journal_rows, stream_id_of
 from tests.reference.journal_ids import KIND_AT, Coverage
-from tradeback._fast.epoll import new_event_loop
-from tradeback._fast.journal import JournalCursor
 from tradeback.config import Config
 from tradeback.exchange.rest import ExchangeRest
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.model import Symbol
 from tradeback.server.app import Server
-
-SAFETY = 40.0
 
 
 def config_of(folder: Path, sim: Sim, symbols: list[str], **exchange: Any) -> Config:
@@ -73,28 +71,12 @@ def subscribed(server: Server) -> dict[str, int]:
     return {feed.name: int(str(feed.describe()["subscribed"])) for feed in server.feeds}
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks bring about; the loop has no event for it, so it is looked at now and then."""
-    async with asyncio.timeout(SAFETY):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(scenario)
-
-
 def assert_nothing_lost(folder: Path, sim: Sim, *, gaps_allowed: bool = False) -> None:
     """Every id from the first journaled one to the ledger's last is in the journal once, or in a gap."""
     coverage: dict[int, Coverage] = {}
-    with JournalCursor.open(folder / "sim" / "journal") as cursor:
-        while cursor.available():
-            _, records = cursor.read_bytes(4_000)
-            for at in range(0, len(records), 64):
-                row = records[at : at + 64]
-                if row[KIND_AT] in (1, 2):
-                    coverage.setdefault(int.from_bytes(row[56:58], "little"), Coverage()).add(row)
+    for row in journal_rows(folder):
+        if row[KIND_AT] in (1, 2):
+            coverage.setdefault(stream_id_of(row), Coverage()).add(row)
     for stream_id, symbol in enumerate(sim.symbols, 1):
         of = coverage[stream_id]
         ids = of.traded | of.gaps

@@ -7,15 +7,17 @@ import base64
 import contextlib
 import hashlib
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tradeback._fast.epoll import new_event_loop
+from tests.e2e.on_loop import run
+from tests.e2e.on_loop import until as until_within
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -25,6 +27,7 @@ from tradeback.config import Config
 from tradeback.server.feed import Feeds
 
 SAFETY = 20.0
+until = partial(until_within, safety=SAFETY)
 Behave = Callable[["ServerConnection"], Awaitable[None]]
 
 
@@ -138,17 +141,6 @@ async def plain(answer: bytes) -> AsyncIterator[str]:
     server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SAFETY):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(scenario)
 
 
 def trade(number: int, price: str = "100.5", quantity: str = "0.25", symbol: str = "BTCUSDT") -> bytes:
