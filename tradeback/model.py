@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
+
+MINUTE_NS = 60_000_000_000
+
+# A bar's resolution and its length in ns. Bars are aligned to UTC: every length divides a day.
+RESOLUTIONS: dict[str, int] = {
+    "1m": MINUTE_NS,
+    "5m": 5 * MINUTE_NS,
+    "15m": 15 * MINUTE_NS,
+    "1h": 60 * MINUTE_NS,
+    "4h": 240 * MINUTE_NS,
+    "1d": 1_440 * MINUTE_NS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +71,82 @@ class Symbol:
         }
         known = {name: value for name, value in row.items() if name in names}
         return cls(SymbolInfo(**{**known, **amounts}), stream_id)
+
+
+class Tick(NamedTuple):
+    """One record of trades as it is stored. `trade_id` is the last id that it stands for, and its `sequence`
+    outside; `volume` is their quantity; bid and ask are 0.0 where none was known. `ts_event` in unix ns.
+
+    `flags` are those of the journal's records.
+    """
+
+    stream_id: int
+    trade_id: int
+    trade_count: int
+    price: float
+    volume: float
+    bid: float
+    ask: float
+    ts_event: int
+    flags: int
+
+
+class Bar(NamedTuple):
+    """Open, high, low, close, volume and number of trades of an interval that opens at `open_time`, unix ns.
+
+    The double nearest to the decimal number, so that `repr` gives it back: prices as traded, `volume` the exact
+    sum in the symbol's quantity precision.
+    """
+
+    open_time: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    trade_count: int
+
+
+class Gap(NamedTuple):
+    """Trade ids `first_id`..`last_id`, both inclusive, that no line brought. `ts_event`: when it was given up.
+
+    `reason` is that of the journal's gap record. `unfillable` tells why the exchange cannot give them either,
+    and is empty while they may still be fetched.
+    """
+
+    stream_id: int
+    first_id: int
+    last_id: int
+    ts_event: int
+    reason: int
+    unfillable: str = ""
+
+
+FIBONACCI = (
+    ("0", 0.0),
+    ("23.6", 23.6),
+    ("38.2", 38.2),
+    ("50", 50.0),
+    ("61.8", 61.8),
+    ("78.6", 78.6),
+    ("100", 100.0),
+)
+
+
+class EnigmaLevel(NamedTuple):
+    """Where the price stands between the lowest (`atl`) and the highest (`ath`) of the whole stored history.
+
+    `level` is 100 (price - atl) / (ath - atl), from 0 to 100; None where both are equal. `ts_event` in unix ns.
+    """
+
+    stream_id: int
+    ts_event: int
+    price: float
+    level: float | None
+    ath: float
+    atl: float
+
+    @property
+    def fib_levels(self) -> dict[str, float]:
+        """The price at each Fibonacci level, in percent of the way from `atl` (0) to `ath` (100)."""
+        return {name: self.atl + (self.ath - self.atl) * share / 100.0 for name, share in FIBONACCI}

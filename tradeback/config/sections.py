@@ -177,6 +177,43 @@ class DataConfig(Section):
         return self.folder / exchange
 
 
+class HistoryConfig(Section):
+    """Ticks, bars and Enigma levels, and how long they are kept; age 0 keeps them for ever."""
+
+    env_prefix: ClassVar[str] = "HISTORY_"
+    keep_ticks: Duration = setting("7d", "age at which ticks are deleted")
+    keep_1m: Duration = setting("90d", "age at which 1m bars are deleted")
+    keep_5m: Duration = setting("0s", "age at which 5m bars are deleted")
+    keep_15m: Duration = setting("0s", "age at which 15m bars are deleted")
+    keep_1h: Duration = setting("0s", "age at which 1h bars are deleted")
+    keep_4h: Duration = setting("0s", "age at which 4h bars are deleted")
+    keep_1d: Duration = setting("0s", "age at which 1d bars are deleted")
+    keep_enigma: Duration = setting("7d", "age at which Enigma levels are deleted")
+
+    @model_validator(mode="after")
+    def _minutes_of_two_days(self) -> Self:
+        if 0 < self.keep_1m < 2 * 86_400:
+            raise ConfigError(
+                f"history.keep_1m is {format_duration(self.keep_1m)}: coarser bars are made of the 1m bars of "
+                "their day, give at least 2d, or 0 to keep them"
+            )
+        return self
+
+
+class RecorderConfig(Section):
+    """The recorder: what it fetches from the exchange."""
+
+    env_prefix: ClassVar[str] = "RECORDER_"
+    batch_window: Span = setting("40ms", "how long ticks are gathered before they are written together")
+    backfill_age: Duration = setting("1d", "how old a missed trade may be to be fetched; 0: none is fetched")
+    history_days: Annotated[int, Field(ge=0, le=3650)] = setting(
+        30, "days of bars that are fetched for a new symbol; 0: those of its first day"
+    )
+    weight_share: Annotated[float, Field(gt=0, le=1)] = setting(
+        0.5, "share of the exchange's request weight that fetching may take"
+    )
+
+
 class FeaturesConfig(Section):
     """What can be switched off."""
 
@@ -265,6 +302,8 @@ class Config(Section):
     websocket: WebSocketConfig = WebSocketConfig()
     exchange: ExchangeConfig = ExchangeConfig()
     journal: JournalConfig = JournalConfig()
+    history: HistoryConfig = HistoryConfig()
+    recorder: RecorderConfig = RecorderConfig()
     data: DataConfig = DataConfig()
     features: FeaturesConfig = FeaturesConfig()
     log: LogConfig = LogConfig()

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from tradeback.model import Symbol, SymbolInfo
+from tradeback.model import Bar, EnigmaLevel, Gap, Symbol, SymbolInfo, Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,4 +45,117 @@ class Catalog(Protocol):
 
     def close(self) -> None:
         """Close the connections; the catalog cannot be used afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryBatch:
+    """What one transaction of the history takes over: all of it, or none.
+
+    `minutes` are 1m bars by stream id, each the whole bar as it is now. `covered` are the id ranges
+    (stream id, first, last) that stand for what is stored, where they changed, and `dissolved` the ranges
+    (stream id, first) that were joined into others. `places` are the journals' next sequence numbers: what lies
+    below them is stored. `gaps` are new or changed ones; `filled` (stream id, first id) are no gaps any more.
+    """
+
+    ticks: Sequence[Tick] = ()
+    minutes: Sequence[tuple[int, Bar]] = ()
+    covered: Sequence[tuple[int, int, int]] = ()
+    dissolved: Sequence[tuple[int, int]] = ()
+    gaps: Sequence[Gap] = ()
+    filled: Sequence[tuple[int, int]] = ()
+    places: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillJob:
+    """Bars of one symbol and resolution to be fetched: those that open from `start` to before `end`, unix ns.
+
+    Those before `done_to` are stored. `error` says why it stopped, empty while it goes on or is done.
+    """
+
+    stream_id: int
+    resolution: str
+    start: int
+    end: int
+    done_to: int
+    error: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.done_to >= self.end
+
+
+class History(Protocol):
+    """Ticks, bars, gaps and Enigma levels, by stream id. Times are unix ns, ranges are `start` <= t < `end`.
+
+    One writer, any number of readers in other processes. All writes are idempotent by key, so that what is
+    written twice is there once. A bar is written over only by one of as many trades or more: each trade that is
+    known makes a bar more whole, and the exchange's own bar of a closed interval is the whole one.
+    Every method may block on I/O; an object may be used from several threads.
+
+    Errors: DataFolderError where the store is full, locked, torn or read-only; nothing of the batch
+    is stored then, and the same call may be made again.
+    """
+
+    def write(self, batch: HistoryBatch) -> None:
+        """Take over a batch; coarser bars of closed intervals follow from its minutes."""
+        ...
+
+    def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
+        """Take over the exchange's own bars of closed intervals, coarser ones following from minutes.
+
+        Returns how many changed what was stored.
+        """
+        ...
+
+    def places(self) -> dict[str, int]:
+        """The next sequence number of each journal, as the last batch told it."""
+        ...
+
+    def covered(self) -> dict[int, list[tuple[int, int]]]:
+        """The id ranges that are stored, by stream id, rising."""
+        ...
+
+    def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:
+        """Ticks by rising (time, id), read in pages so that a long range takes little memory."""
+        ...
+
+    def bars(
+        self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
+    ) -> list[Bar]:
+        """Bars by rising time, the one in progress included; with a limit the newest ones."""
+        ...
+
+    def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
+        """Gaps by rising id; `open_only` leaves out those that cannot be filled."""
+        ...
+
+    def extremes(self, stream_id: int) -> tuple[float, float] | None:
+        """The highest and the lowest price of all bars and ticks; None where there is none."""
+        ...
+
+    def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
+        """Store levels by stream id and time."""
+        ...
+
+    def enigma(self, stream_id: int) -> EnigmaLevel | None:
+        """The newest level of a symbol."""
+        ...
+
+    def jobs(self) -> list[BackfillJob]:
+        """Every backfill that was asked for, done or not, by stream id, resolution and start."""
+        ...
+
+    def write_job(self, job: BackfillJob) -> None:
+        """Store a job and how far it is, by stream id, resolution and start."""
+        ...
+
+    def retain(self, now_ns: int) -> dict[str, int]:
+        """Delete what is older than the configured ages; rows deleted, by what they were. In small steps, so
+        that writes and reads go on meanwhile."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections; the history cannot be used afterwards."""
         ...
