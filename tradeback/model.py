@@ -122,6 +122,14 @@ class Gap(NamedTuple):
     unfillable: str = ""
 
 
+# What `Gap.unfillable` says for each value of `Unfillable` (`_fast/record.pxd`), which is the `flags` of a gap record
+# whose reason is `unfillable`.
+UNFILLABLE_TEXTS: dict[int, str] = {
+    1: "the exchange has later trades and not these",
+    2: "older than RECORDER_BACKFILL_AGE",
+    3: "part of an aggTrade whose other quantities are not known",
+}
+
 FIBONACCI = (
     ("0", 0.0),
     ("23.6", 23.6),

@@ -42,6 +42,14 @@ cdef enum GapReason:
     GAP_OVERFLOW = 3            # more open ranges than a symbol keeps
     GAP_RESTART = 4             # was open when the writer ended
     GAP_UNWRITTEN = 5           # came while the journal had no room
+    GAP_UNFILLABLE = 6          # of the recorder's journal: they cannot be had; `flags` is the Unfillable
+    GAP_BEGIN = 7               # of the recorder's journal: the trades before the first one of its first minute
+
+
+cdef enum Unfillable:
+    UNFILLABLE_NOT_THERE = 1    # the exchange answers with later ids and without these
+    UNFILLABLE_TOO_OLD = 2      # older than RECORDER_BACKFILL_AGE
+    UNFILLABLE_QUANTITY = 3     # an aggTrade has them among others whose quantities are not known
 
 
 # One event as decoded. `symbol` points into the received bytes: valid only during the callback.
@@ -90,7 +98,7 @@ cdef packed struct GapRecord:
     uint32_t trade_count        # last_id - first_id + 1, at most 2**32 - 1
     uint16_t stream_id
     uint8_t kind
-    uint8_t flags
+    uint8_t flags               # Unfillable where the reason is GAP_UNFILLABLE, else 0
     uint32_t crc
 
 

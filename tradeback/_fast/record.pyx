@@ -1,4 +1,5 @@
-"""LAYOUT: the structs of `record.pxd` for Python, told by the compiler, so that no number stands twice.
+"""LAYOUT, FLAGS, REASONS, UNFILLABLE: what stands in `record.pxd` for Python, told by the compiler, so that no
+number stands twice.
 
 Owned by nobody: constants, made at import.
 """
@@ -15,3 +16,26 @@ LAYOUT = {
 JOURNAL_FORMAT = "<4dQqiIHBBI"
 GAP_FORMAT = "<Q3dQqiIHBBI"
 WIRE_FORMAT = "<Hdd"
+
+# The flags of a trade record, the reasons of a gap record, and why ids are unfillable, by their names in lower case.
+FLAGS = {
+    "buyer_maker": FLAG_BUYER_MAKER,
+    "aggregate": FLAG_AGGREGATE,
+    "sparse": FLAG_SPARSE,
+    "late": FLAG_LATE,
+    "repair": FLAG_REPAIR,
+}
+REASONS = {
+    "timeout": GAP_TIMEOUT,
+    "unknown_quantity": GAP_UNKNOWN_QUANTITY,
+    "overflow": GAP_OVERFLOW,
+    "restart": GAP_RESTART,
+    "unwritten": GAP_UNWRITTEN,
+    "unfillable": GAP_UNFILLABLE,
+    "begin": GAP_BEGIN,
+}
+UNFILLABLE = {
+    "not_there": UNFILLABLE_NOT_THERE,
+    "too_old": UNFILLABLE_TOO_OLD,
+    "quantity": UNFILLABLE_QUANTITY,
+}
