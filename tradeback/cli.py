@@ -67,7 +67,18 @@ class CommandTable(click.Group):
             raise click.ClickException(str(error)) from error
 
 
+def _end_with_parent(_: click.Context, __: click.Parameter, descriptor: int | None) -> None:
+    if descriptor is None:
+        return
+    lifeline = import_module("tradeback.commands.lifeline")
+    try:
+        lifeline.end_with_parent(descriptor)
+    except OSError as error:
+        raise click.BadParameter(f"{descriptor} is no open descriptor") from error
+
+
 @click.group(cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tradeback")
+@click.option("--parent-fd", type=int, hidden=True, expose_value=False, callback=_end_with_parent)
 def main() -> None:
     """Trade-Back: exchange streams in, binary WebSocket frames out, nothing lost on the way."""

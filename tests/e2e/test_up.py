@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import Watched, children_of
 from tests.e2e.running import SIM_EXCHANGE, Up, ask_control
 from tradeback.config import ExchangeConfig
 from tradeback.exchange.choice import DEFAULT_SIM, DEFAULT_SIM_REST, Choice
@@ -76,6 +77,46 @@ def test_a_second_server_a_crash_and_the_end(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "up.log").read_text()
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", before)):
         pass
+
+
+def await_child(up: Up, but: int = 0) -> int:
+    """The id of its one child, once that is another than `but`; 0 where `up` ended."""
+    deadline = time.monotonic() + 60
+    while up.process.poll() is None:
+        assert time.monotonic() < deadline, "no child was started"
+        if others := [pid for pid in children_of(up.process.pid) if pid != but]:
+            return others[0]
+        time.sleep(0.01)
+    return 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("when", ["ready", "starting"])
+def test_up_killed_outright_leaves_nothing_running(tmp_path: Path, when: str) -> None:
+    up = Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5")
+    child = await_child(up)
+    if when == "starting":
+        os.kill(child, signal.SIGKILL)
+        child = await_child(up, but=child)
+    with Watched(child) as server:
+        up.process.kill()
+        assert server.ended(60), "the server outlived the process that started it"
+    assert up.stop() == -signal.SIGKILL
+    # It let go of everything: the next one finds nothing in its way.
+    with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
+        assert up.stop() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_server_that_crashes_again_and_again(tmp_path: Path) -> None:
+    with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
+        child = 0
+        while child := await_child(up, but=child):
+            os.kill(child, signal.SIGKILL)
+        assert up.stop() == 1
+    log = (tmp_path / "up.log").read_text()
+    assert re.search(r"Error: server ended 6 times within a minute, and is not started again: .*", log)
+    assert "Traceback" not in log
 
 
 @pytest.mark.timeout(120)

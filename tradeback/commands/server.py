@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable
 from functools import partial
 
 import click
-import orjson
 import structlog
 
 from tradeback._fast.epoll import new_event_loop
+from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError, ExchangeError, TradebackError
@@ -94,9 +93,7 @@ async def _make_server(config: Config) -> Server:
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:
     log.info("server ready", **addresses)
-    if ready_fd is not None:
-        with contextlib.closing(os.fdopen(ready_fd, "wb")) as pipe:
-            pipe.write(orjson.dumps(addresses, option=orjson.OPT_APPEND_NEWLINE))
+    tell_ready(ready_fd, addresses)
 
 
 async def load_symbols(config: Config) -> list[Symbol]:

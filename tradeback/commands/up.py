@@ -6,17 +6,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-import time
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
-import orjson
 import structlog
 
+from tradeback.commands.children import Child, keep_all_running
 from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.errors import ConfigError, TradebackError
@@ -25,90 +22,6 @@ from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.log import set_up_logging
 
 log = structlog.get_logger(__name__)
-
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 20.0
-RESTARTS_A_MINUTE = 5
-RESTART_PAUSE = 1.0
-
-
-@dataclass(slots=True)
-class Child:
-    """A process of ours: the command that it runs, and how often it had to be started again."""
-
-    name: str
-    arguments: list[str]
-    environment: dict[str, str]
-    process: asyncio.subprocess.Process | None = None
-    restarts: list[float] = field(default_factory=list)
-
-    async def start(self) -> dict[str, str]:
-        """Start it and wait until it says that it is ready. Returns its addresses."""
-        reader, writer = os.pipe()
-        try:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tradeback",
-                *self.arguments,
-                f"--ready-fd={writer}",
-                env=self.environment,
-                pass_fds=(writer,),
-            )
-        finally:
-            os.close(writer)
-        line = await _read_line(reader)
-        if not line:
-            code = await self.process.wait()
-            raise TradebackError(
-                f"{self.name} ended with code {code} before it was ready: its messages say why"
-            )
-        addresses: dict[str, str] = orjson.loads(line)
-        return addresses
-
-    async def stop(self) -> None:
-        """Ask it to end; end it by force where it does not."""
-        if self.process is None or self.process.returncode is not None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await self.process.wait()
-        except TimeoutError:
-            log.error("a process did not end when asked, it is killed", process=self.name)
-            self.process.kill()
-            await self.process.wait()
-
-    async def keep_running(self) -> None:
-        """Start it again whenever it ends. Raises TradebackError where that happens too often."""
-        while True:
-            if self.process is None:
-                raise TradebackError(f"{self.name} was never started")
-            code = await self.process.wait()
-            now = time.monotonic()
-            self.restarts = [moment for moment in self.restarts if now - moment < 60.0] + [now]
-            if len(self.restarts) > RESTARTS_A_MINUTE:
-                raise TradebackError(
-                    f"{self.name} ended {len(self.restarts)} times within a minute, last with code {code}"
-                )
-            log.error("a process ended by itself, it is started again", process=self.name, code=code)
-            await asyncio.sleep(RESTART_PAUSE)
-            await self.start()
-
-
-async def _read_line(descriptor: int) -> bytes:
-    """The line that the child writes when it is ready; empty where it ended before."""
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    with os.fdopen(descriptor, "rb") as pipe:
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        try:
-            async with asyncio.timeout(START_TIMEOUT):
-                return await reader.readline()
-        except TimeoutError:
-            raise TradebackError(f"a process was not ready within {START_TIMEOUT:.0f} s") from None
-        finally:
-            transport.close()
 
 
 @click.command("up")
@@ -249,4 +162,4 @@ async def _run(config: Config, path: Path | None, simulation: SimConfig, environ
         click.echo(f"WebSocket: {addresses['websocket']}")
         click.echo(f"Health: {addresses['health']}")
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
-        await server.keep_running()
+        await keep_all_running([server])
