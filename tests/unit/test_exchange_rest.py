@@ -80,7 +80,7 @@ def test_answers_agree_with_the_ledger() -> None:
                 assert min(bar.low for bar in bars) == min(trade.price for trade in trades)
             assert (await client.prices())[symbol] == trades[-1].price
 
-    with_client(scenario)
+    with_client(scenario, history=False)
 
 
 def test_what_the_exchange_no_longer_has_is_left_out_and_memory_is_bounded() -> None:
@@ -95,7 +95,7 @@ def test_what_the_exchange_no_longer_has_is_left_out_and_memory_is_bounded() -> 
         bars = await client.klines("BTCUSDT", "1m")
         assert sum(bar.trades for bar in bars) == of.trade_count
 
-    with_client(scenario, history_rows=10_000)
+    with_client(scenario, history_rows=10_000, history=False)
 
 
 @pytest.mark.parametrize("kind", ["rest5xx", "html", "truncate", "rest429", "rest418"])

@@ -49,6 +49,9 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
     "--exchange-info", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="For --replay."
 )
 @click.option("--derive-trades", is_flag=True, help="Replay: trades out of aggTrades that are one trade.")
+@click.option(
+    "--history/--no-history", default=True, show_default=True, help="Klines of the time before the start."
+)
 @click.option("--history-rows", type=click.IntRange(1_000), default=3_000_000, show_default=True)
 @click.option("--weight-limit", type=click.IntRange(1), default=6_000, show_default=True)
 @click.option(

@@ -9,6 +9,7 @@
 - `klines`: klines of both sides
 - `control`: the `/sim/...` side: faults, pause and resume, state, ledger totals
 - `faults`: what goes wrong on request
+- `history`, `shapes`: klines of the time before the start
 - `replay`: a recording instead of the synthetic market
 - `app`: `Sim`, all of it, started and stopped
 """

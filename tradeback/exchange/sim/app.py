@@ -12,6 +12,7 @@ from typing import Self
 
 from tradeback.exchange.sim.control import ControlApi
 from tradeback.exchange.sim.faults import KINDS, STREAM_TYPES, Faults
+from tradeback.exchange.sim.history import BEGIN_MS, History
 from tradeback.exchange.sim.klines import KlineStreams
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
 from tradeback.exchange.sim.market import Market, MarketSymbol, Order, make_symbols
@@ -26,7 +27,7 @@ REPLAY_BATCH = 64
 MAX_BEHIND_SECONDS = 1.0
 # Trade ids of a run begin at the clock, in tenths of milliseconds since 2020: they rise across restarts as
 # long as a symbol trades less than 10,000 times a second.
-ID_EPOCH_MS = 1_577_836_800_000
+ID_EPOCH_MS = BEGIN_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ class SimConfig:
     `rate` is in messages a second over all streams; `speed` (replay) is a factor, 0 as fast as consumers
     take it; a replay that is not `paused` begins when subscriptions have not changed for `settle` seconds.
     Kline streams tell of the bar in progress every `kline_interval` seconds.
-    `history_rows` bounds the ledger: trades and aggTrades kept, 40 to 56 bytes each.
+    `history_rows` bounds the ledger: trades and aggTrades kept, 40 to 56 bytes each. `history`: klines go back
+    beyond the start, to 2020 (`sim.history`); a replay has none.
     """
 
     host: str = "127.0.0.1"
@@ -54,6 +56,7 @@ class SimConfig:
     settle: float = 1.0
     kline_interval: float = 2.0
     derive_trades: bool = False
+    history: bool = True
     history_rows: int = 3_000_000
     weight_limit: int = 6_000
     limits: StreamLimits = field(default_factory=StreamLimits)
@@ -99,6 +102,9 @@ class Sim:
         self._by_name: dict[str, MarketSymbol] = {}
         self._kline_runner: asyncio.Task[None] | None = None
         self._replay: Replay | None = None
+        self.history: History | None = None
+        # The exchange's clock, µs: the machine's, except that it never goes back.
+        self._now_us = time.time_ns() // 1_000
         rows: dict[str, SymbolRow]
         if config.replay is not None:
             self._replay = Replay(config.replay, config.exchange_info, derive_trades=config.derive_trades)
@@ -106,16 +112,18 @@ class Sim:
         else:
             first_id = config.first_id
             if first_id is None:
-                first_id = (time.time_ns() // 1_000_000 - ID_EPOCH_MS) * 10
+                first_id = (self._now_us // 1_000 - ID_EPOCH_MS) * 10
             symbols = make_symbols(config.symbols, config.seed, first_id)
             self._market = Market(symbols, max(config.rate, 1e-9), config.seed, steady=config.steady)
             self._by_name = {symbol.name: symbol for symbol in symbols}
             self._lines = {symbol.name: _Lines(symbol.name, self.hub, self.ledger) for symbol in symbols}
-            self._klines = KlineStreams(self.hub, self.ledger)
+            if config.history:
+                self.history = History(symbols, config.seed, self._now_us // 1_000)
+            self._klines = KlineStreams(self.hub, self.ledger, self.history)
             rows = rows_of_market(symbols)
         self.symbol_rows = rows
         self.symbols = list(rows)
-        self.rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit)
+        self.rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit, self.history)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -213,7 +221,7 @@ class Sim:
         """Enter one order in the ledger and queue its messages; `hub.flush()` sends them."""
         lines = self._lines[order.symbol.name]
         hub, ledger, template, of = self.hub, self.ledger, lines.template, lines.ledger
-        now = time.time_ns() // 1_000
+        now = self._now_us = max(self._now_us, time.time_ns() // 1_000)
         maker = b"true" if order.maker else b"false"
         trade_id = order.first_trade
         stream = lines.trade

@@ -1,11 +1,15 @@
-"""Klines out of the ledger's one-minute bars: REST rows of twelve columns, and the kline streams."""
+"""Klines out of the ledger's one-minute bars and the history before them: REST rows, and the kline streams."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import orjson
 
+from tradeback.exchange.sim.history import History
 from tradeback.exchange.sim.ledger import MINUTE_MS, Ledger, MinuteBar, SymbolLedger
 from tradeback.exchange.sim.messages import text
 from tradeback.exchange.sim.streams import Stream, StreamHub
@@ -34,31 +38,56 @@ def merged(bars: dict[int, MinuteBar], interval_ms: int) -> dict[int, MinuteBar]
         into = out.get(opened)
         if into is None:
             into = out[opened] = MinuteBar(bar.open, bar.high, bar.low, bar.close, first_id=bar.first_id)
-        into.high = max(into.high, bar.high)
-        into.low = min(into.low, bar.low)
-        into.close = bar.close
-        into.volume += bar.volume
-        into.quote_volume += bar.quote_volume
-        into.trades += bar.trades
-        into.taker_volume += bar.taker_volume
-        into.taker_quote += bar.taker_quote
-        into.last_id = bar.last_id
+        into.absorb(bar)
     return out
 
 
 def kline_rows(
-    ledger: SymbolLedger, interval: str, start_ms: int | None, end_ms: int | None, limit: int
+    ledger: SymbolLedger,
+    interval: str,
+    start_ms: int | None,
+    end_ms: int | None,
+    limit: int,
+    history: History | None = None,
 ) -> list[list[Any]]:
     """Rows by rising open time: from the start where one is given, else the newest."""
-    interval_ms = INTERVALS_MS[interval]
-    bars = ledger.bars if interval_ms == MINUTE_MS else merged(ledger.bars, interval_ms)
-    times = [
-        opened
-        for opened in bars
+    length = INTERVALS_MS[interval]
+    bars = ledger.bars if length == MINUTE_MS else merged(ledger.bars, length)
+    if history is not None:
+        bars = with_joint(bars, ledger.symbol, length, history)
+    made = [
+        (opened, bar)
+        for opened, bar in bars.items()
         if (start_ms is None or opened >= start_ms) and (end_ms is None or opened <= end_ms)
     ]
-    times = times[:limit] if start_ms is not None else times[-limit:]
-    return [_row(opened, interval_ms, bars[opened]) for opened in times]
+    before: Iterator[tuple[int, MinuteBar]] = iter(())
+    if history is not None:
+        until = history.end_ms if end_ms is None else end_ms
+        before = history.bars(ledger.symbol, length, start_ms or 0, until, newest_first=start_ms is None)
+    if start_ms is not None:
+        found = list(islice(before, limit))
+        found += made[: limit - len(found)]
+    else:
+        made = made[-limit:]
+        found = [*reversed(list(islice(before, limit - len(made)))), *made]
+    return [_row(opened, length, bar) for opened, bar in found]
+
+
+def with_joint(
+    bars: dict[int, MinuteBar], symbol: str, interval_ms: int, history: History
+) -> dict[int, MinuteBar]:
+    """Bars of the ledger, of which the first may have begun before the exchange was started."""
+    opened = history.end_ms - history.end_ms % interval_ms
+    before = history.joint(symbol, interval_ms)
+    if before is None:
+        return bars
+    whole = replace(before)
+    made = bars.get(opened)
+    if made is not None:
+        whole.absorb(made)
+        # Ids step by one: those of the trades before the start are the ones below the first that was made.
+        whole.first_id = max(made.last_id - whole.trades + 1, 0)
+    return {opened: whole, **{time: bar for time, bar in bars.items() if time != opened}}
 
 
 def _row(opened: int, interval_ms: int, bar: MinuteBar) -> list[Any]:
@@ -81,9 +110,10 @@ def _row(opened: int, interval_ms: int, bar: MinuteBar) -> list[Any]:
 class KlineStreams:
     """The `kline_<interval>` streams: the bar in progress every so often, and once more when closed."""
 
-    def __init__(self, hub: StreamHub, ledger: Ledger) -> None:
+    def __init__(self, hub: StreamHub, ledger: Ledger, history: History | None) -> None:
         self._hub = hub
         self._ledger = ledger
+        self._history = history
         # Stream -> open time of the bar last told of, its number of trades then.
         self._told: dict[str, tuple[int, int]] = {}
 
@@ -103,6 +133,9 @@ class KlineStreams:
         length = INTERVALS_MS[interval]
         opened, trades = self._told.get(stream.name, (0, 0))
         bars = newest(ledger.bars, length, opened)
+        history = self._history
+        if history is not None and history.end_ms - history.end_ms % length in bars:
+            bars = with_joint(bars, ledger.symbol, length, history)
         for start, bar in bars.items():
             closed = start + length <= now_ms
             if start > opened or bar.trades != trades or closed:

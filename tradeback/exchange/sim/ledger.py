@@ -88,6 +88,18 @@ class MinuteBar:
     first_id: int = 0
     last_id: int = 0
 
+    def absorb(self, later: MinuteBar) -> None:
+        """Become the bar of this time and of a later one together."""
+        self.high = max(self.high, later.high)
+        self.low = min(self.low, later.low)
+        self.close = later.close
+        self.volume += later.volume
+        self.quote_volume += later.quote_volume
+        self.trades += later.trades
+        self.taker_volume += later.taker_volume
+        self.taker_quote += later.taker_quote
+        self.last_id = later.last_id
+
 
 class SymbolLedger:
     """One symbol. `trades` rows: id, time, price, quantity, maker; `aggs` rows: a, and so on, then f, l."""

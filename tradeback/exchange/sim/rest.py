@@ -16,6 +16,7 @@ from aiohttp import web
 
 from tradeback.exchange.binance import REST_WEIGHTS, REST_WEIGHTS_ALL
 from tradeback.exchange.sim.faults import Fault, Faults
+from tradeback.exchange.sim.history import History
 from tradeback.exchange.sim.klines import INTERVALS_MS, kline_rows
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
 from tradeback.exchange.sim.market import MarketSymbol
@@ -85,10 +86,16 @@ class MarketRest:
     """The routes of `/api/v3`, and the weight each costs."""
 
     def __init__(
-        self, symbols: dict[str, SymbolRow], ledger: Ledger, faults: Faults, weight_limit: int
+        self,
+        symbols: dict[str, SymbolRow],
+        ledger: Ledger,
+        faults: Faults,
+        weight_limit: int,
+        history: History | None = None,
     ) -> None:
         self.symbols = symbols
         self.ledger = ledger
+        self.history = history
         self.faults = faults
         self.weight_limit = weight_limit
         self.requests = 0
@@ -261,9 +268,8 @@ class MarketRest:
             raise Refusal(-1102, "Mandatory parameter 'interval' was not sent, was empty/null, or malformed.")
         if interval not in INTERVALS_MS:
             raise Refusal(-1120, "Invalid interval.")
-        return kline_rows(
-            ledger, interval, _number(query, "startTime"), _number(query, "endTime"), _limit(query)
-        )
+        start, end = _number(query, "startTime"), _number(query, "endTime")
+        return kline_rows(ledger, interval, start, end, _limit(query), self.history)
 
     def _trades(self, query: Query) -> Any:
         ledger = self._symbol(query)
@@ -306,8 +312,15 @@ class MarketRest:
             return make(self.ledger.of(query["symbol"]))
         return [make(self.ledger.of(name)) for name in (self.symbols if wanted is None else wanted)]
 
+    def _last_price(self, of: SymbolLedger) -> int:
+        if of.bars:
+            return of.bars[next(reversed(of.bars))].close
+        if self.history is not None:
+            return self.history.last_price(of.symbol)
+        return of.last_quote[1] if of.last_quote else 0
+
     def _ticker_price(self, query: Query) -> Any:
-        return self._tickers(query, lambda of: {"symbol": of.symbol, "price": text(_last_price(of))})
+        return self._tickers(query, lambda of: {"symbol": of.symbol, "price": text(self._last_price(of))})
 
     def _ticker_book(self, query: Query) -> Any:
         def make(of: SymbolLedger) -> dict[str, Any]:
@@ -327,7 +340,14 @@ class MarketRest:
 
         def make(of: SymbolLedger) -> dict[str, Any]:
             bars = [bar for minute, bar in of.bars.items() if minute > now - DAY_MS]
-            last = _last_price(of)
+            count = sum(bar.trades for bar in bars)
+            first_id, last_id = (bars[0].first_id, bars[-1].last_id) if bars else (-1, -1)
+            before = self.history and self.history.since(of.symbol, now - DAY_MS)
+            if before:
+                bars.insert(0, before)
+                count += before.trades
+                first_id = max(last_id - count + 1, -1)
+            last = self._last_price(of)
             first = bars[0].open if bars else last
             volume = sum(bar.volume for bar in bars)
             quote = sum(bar.quote_volume for bar in bars) // 100_000_000
@@ -352,9 +372,9 @@ class MarketRest:
                 "quoteVolume": text(quote),
                 "openTime": now - DAY_MS,
                 "closeTime": now,
-                "firstId": bars[0].first_id if bars else -1,
-                "lastId": bars[-1].last_id if bars else -1,
-                "count": sum(bar.trades for bar in bars),
+                "firstId": first_id,
+                "lastId": last_id,
+                "count": count,
             }
 
         return self._tickers(query, make)
@@ -392,12 +412,6 @@ def _limit(query: Query) -> int:
     if limit == 0:
         raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")
     return min(500 if limit is None else limit, 1_000)
-
-
-def _last_price(of: SymbolLedger) -> int:
-    if of.bars:
-        return of.bars[next(reversed(of.bars))].close
-    return of.last_quote[1] if of.last_quote else 0
 
 
 def _trade_row(row: tuple[int, ...]) -> dict[str, Any]:
