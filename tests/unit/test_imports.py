@@ -64,8 +64,9 @@ ALONE = {"epoll"}  # it imports nothing of ours
 ERRORS_ONLY = {"tradeback.errors"}
 
 # Each driver of a database or a broker, and picows for Cython, is imported in one file.
-ONE_FILE_EACH = {
-    "sqlite3": "store/sqlite.py",
+ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
+    # For its errors; the history speaks to it without SQLAlchemy, whose rows cost more than SQLite does itself.
+    "sqlite3": ("store/sqlite.py", "store/history_sqlite.py"),
     "alembic": "store/migrations/",
     "mysql": "store/catalog.py",
     "pymysql": "store/catalog.py",
@@ -182,7 +183,7 @@ def test_the_core_knows_no_asyncio_no_logging_and_no_configuration() -> None:
 
 
 @pytest.mark.parametrize(("driver", "place"), ONE_FILE_EACH.items())
-def test_each_driver_is_imported_in_one_place(driver: str, place: str) -> None:
+def test_each_driver_is_imported_in_one_place(driver: str, place: str | tuple[str, ...]) -> None:
     for path in sources(".py"):
         if any(name == driver or name.startswith(f"{driver}.") for name in python_imports(path)):
             assert path.relative_to(PACKAGE).as_posix().startswith(place), f"{path} imports {driver}"
@@ -190,7 +191,7 @@ def test_each_driver_is_imported_in_one_place(driver: str, place: str) -> None:
 
 def test_stores_are_opened_by_composition_roots_only() -> None:
     for path in sources(".py"):
-        if any(name.endswith(".open_catalog") for name in python_imports(path)):
+        if any(name.endswith((".open_catalog", ".open_history")) for name in python_imports(path)):
             assert any(within(module_of(path), root) for root in COMPOSITION_ROOTS), path
 
 

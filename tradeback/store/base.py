@@ -132,7 +132,8 @@ class History(Protocol):
         ...
 
     def extremes(self, stream_id: int) -> tuple[float, float] | None:
-        """The highest and the lowest price of all bars and ticks; None where there is none."""
+        """The highest and the lowest price of all bars and ticks that were ever stored, those that retention
+        deleted included; None where there was none."""
         ...
 
     def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
@@ -152,8 +153,8 @@ class History(Protocol):
         ...
 
     def retain(self, now_ns: int) -> dict[str, int]:
-        """Delete what is older than the configured ages; rows deleted, by what they were. In small steps, so
-        that writes and reads go on meanwhile."""
+        """Delete what is older than the configured ages; rows deleted, by what they were (`ticks`, `enigma`, a
+        resolution). In small steps, so that writes and reads go on meanwhile."""
         ...
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from tradeback.errors import DataFolderError
 
 LOCK_PATIENCE_S = 5.0  # how long a statement waits for another process's transaction
+TORN_CATALOG = "it is torn: restore it from a backup, for the stream ids in it must not change"
 
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked: stop that one, or try again",
@@ -21,7 +22,6 @@ _REMEDIES = {
     sqlite3.SQLITE_FULL: "the disk is full: make room on it",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: see that its folder exists and this user may use both",
     sqlite3.SQLITE_NOTADB: "it is no SQLite database: move it away, or name another folder with DATA_DIR",
-    sqlite3.SQLITE_CORRUPT: "it is torn: restore it from a backup, for the stream ids in it must not change",
     sqlite3.SQLITE_IOERR: "the disk failed to read or write it: see the system's log",
 }
 
@@ -45,13 +45,16 @@ def sqlite_engine(path: Path) -> Engine:
 
 
 @contextmanager
-def plain_errors(place: object) -> Iterator[None]:
-    """Turns SQLite's errors into a DataFolderError that names the file and the remedy; others pass."""
+def plain_errors(place: object, *, torn: str = TORN_CATALOG) -> Iterator[None]:
+    """Turns SQLite's errors, of the bare driver or through SQLAlchemy, into a DataFolderError that names the file
+    and the remedy (`torn`: that of a torn file); others pass."""
     try:
         yield
-    except DBAPIError as error:
+    except (DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
         # The low byte is the kind of error, the rest tells where it arose.
-        kind = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-        if kind not in _REMEDIES:
+        kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF
+        remedy = torn if kind == sqlite3.SQLITE_CORRUPT else _REMEDIES.get(kind)
+        if remedy is None:
             raise
-        raise DataFolderError(f"The database {place} cannot be used: {_REMEDIES[kind]}") from error
+        raise DataFolderError(f"The database {place} cannot be used: {remedy}") from error

@@ -1,0 +1,41 @@
+"""Coarser bars out of 1m bars, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal, localcontext
+from itertools import groupby
+
+from tradeback.model import Bar
+
+# Wide enough for the sum of the largest and the smallest double: no addition ever rounds.
+_EXACT = Context(prec=800)
+
+
+def exact_sum(volumes: Iterable[float]) -> float:
+    """The double nearest to the sum of the decimal numbers that the doubles stand for (their `repr`).
+
+    A sum of doubles would carry their binary remainders along: ten times 0.1 would not be 1.
+    """
+    with localcontext(_EXACT):
+        return float(sum(map(Decimal, map(repr, volumes)), Decimal(0)))
+
+
+def fold(minutes: Iterable[Bar], length: int) -> list[Bar]:
+    """Bars of `length` ns out of 1m bars by rising time; an interval without any has none."""
+    return [
+        _one(open_time, list(group))
+        for open_time, group in groupby(minutes, key=lambda bar: bar.open_time - bar.open_time % length)
+    ]
+
+
+def _one(open_time: int, bars: Sequence[Bar]) -> Bar:
+    return Bar(
+        open_time,
+        bars[0].open,
+        max(bar.high for bar in bars),
+        min(bar.low for bar in bars),
+        bars[-1].close,
+        exact_sum(bar.volume for bar in bars),
+        sum(bar.trade_count for bar in bars),
+    )
