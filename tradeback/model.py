@@ -130,15 +130,7 @@ UNFILLABLE_TEXTS: dict[int, str] = {
     3: "part of an aggTrade whose other quantities are not known",
 }
 
-FIBONACCI = (
-    ("0", 0.0),
-    ("23.6", 23.6),
-    ("38.2", 38.2),
-    ("50", 50.0),
-    ("61.8", 61.8),
-    ("78.6", 78.6),
-    ("100", 100.0),
-)
+FIBONACCI = ("0", "23.6", "38.2", "50", "61.8", "78.6", "100")
 
 
 class EnigmaLevel(NamedTuple):
@@ -156,5 +148,10 @@ class EnigmaLevel(NamedTuple):
 
     @property
     def fib_levels(self) -> dict[str, float]:
-        """The price at each Fibonacci level, in percent of the way from `atl` (0) to `ath` (100)."""
-        return {name: self.atl + (self.ath - self.atl) * share / 100.0 for name, share in FIBONACCI}
+        """The price at each Fibonacci level, in percent of the way from `atl` (0) to `ath` (100).
+
+        Reckoned in decimals, so that 100 is `ath` and each prints with the digits that it has.
+        """
+        low = Decimal(repr(self.atl))
+        way = Decimal(repr(self.ath)) - low
+        return {share: float(low + way * Decimal(share) / 100) for share in FIBONACCI}

@@ -32,6 +32,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.store.stats": {"tradeback.errors"},
     "tradeback.client": {"tradeback._fast.record", "tradeback.errors"},
     "tradeback.server": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
+    "tradeback.recorder": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
     # The composition roots put the rest together.
     "tradeback.server.app": {"tradeback"},
     "tradeback.commands": {"tradeback"},

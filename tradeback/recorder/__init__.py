@@ -1,0 +1,1 @@
+"""The recorder: journal in, stores out."""
