@@ -31,6 +31,14 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.store": FIRST,
     "tradeback.store.stats": {"tradeback.errors"},
     "tradeback.client": {"tradeback._fast.record", "tradeback.errors"},
+    "tradeback.recovery": {"tradeback._fast", "tradeback.model"},
+    "tradeback.recorder": {
+        "tradeback._fast",
+        "tradeback.exchange",
+        "tradeback.recovery",
+        "tradeback.store.base",
+        *FIRST,
+    },
     "tradeback.server": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
     "tradeback.recorder": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
     # The composition roots put the rest together.

@@ -144,6 +144,12 @@ class Replay:
             yield event
 
 
+def split_pair(symbol: str) -> tuple[str, str]:
+    """Base and quote asset, as far as a symbol's name tells them."""
+    quote = next((quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote), symbol[-3:])
+    return symbol[: -len(quote)], quote
+
+
 def _event(received: float, payload: bytes, message: dict[str, Any]) -> ReplayEvent:
     if "stream" not in message:
         kind = message.get("e") or "bookTicker"
@@ -186,10 +192,7 @@ def _decimals(text: str) -> int:
 
 
 def _derived_row(symbol: str, price_decimals: int, quantity_decimals: int) -> SymbolRow:
-    quote = next((quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote), symbol[-3:])
-    return symbol_row(
-        symbol, symbol[: -len(quote)], quote, _smallest(price_decimals), _smallest(quantity_decimals)
-    )
+    return symbol_row(symbol, *split_pair(symbol), _smallest(price_decimals), _smallest(quantity_decimals))
 
 
 def _smallest(decimals: int) -> str:
