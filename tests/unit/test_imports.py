@@ -40,7 +40,6 @@ ROOMS: dict[str, set[str]] = {
         *FIRST,
     },
     "tradeback.server": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
-    "tradeback.recorder": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
     # The composition roots put the rest together.
     "tradeback.server.app": {"tradeback"},
     "tradeback.commands": {"tradeback"},
