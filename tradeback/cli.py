@@ -23,6 +23,10 @@ COMMANDS = {
         "tradeback.commands.server:server",
         "Run the event server: one exchange's streams in, clients' frames out.",
     ),
+    "recorder": (
+        "tradeback.commands.recorder:recorder",
+        "Run the recorder: it stores what the server journals, makes bars of it, and fetches what is missing.",
+    ),
     "sim": (
         "tradeback.commands.sim:sim_command",
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",

@@ -33,6 +33,10 @@ class PlaceLostError(TradebackError):
         self.oldest_seq = oldest_seq
 
 
+class ControlError(TradebackError):
+    """Another process of this machine cannot be reached at its control socket, or refused."""
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

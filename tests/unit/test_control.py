@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tradeback.control import MAX_LINE_BYTES, MAX_PATH_BYTES, ControlSocket
 from tradeback.errors import DataFolderError, ProtocolError
-from tradeback.server.control import MAX_LINE_BYTES, MAX_PATH_BYTES, ControlSocket
 
 SAFETY = 20.0
 

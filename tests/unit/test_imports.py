@@ -19,7 +19,7 @@ PACKAGE = CHECKOUT / "tradeback"
 # Rooms, named by the beginning of a module's name, and the rooms that each may import from besides itself.
 # The longest name that fits a module is its room.
 FIRST = {"tradeback.errors", "tradeback.config", "tradeback.model"}
-COMPOSITION_ROOTS = {"tradeback.cli", "tradeback.commands", "tradeback.server.app"}
+COMPOSITION_ROOTS = {"tradeback.cli", "tradeback.commands", "tradeback.server.app", "tradeback.recorder.app"}
 ROOMS: dict[str, set[str]] = {
     "tradeback": set(),
     "tradeback.errors": set(),
@@ -34,14 +34,23 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.recovery": {"tradeback._fast", "tradeback.model"},
     "tradeback.recorder": {
         "tradeback._fast",
+        "tradeback.control",
         "tradeback.exchange",
         "tradeback.recovery",
         "tradeback.store.base",
         *FIRST,
     },
-    "tradeback.server": {"tradeback._fast", "tradeback.exchange", "tradeback.store.base", *FIRST},
+    "tradeback.control": FIRST,
+    "tradeback.server": {
+        "tradeback._fast",
+        "tradeback.control",
+        "tradeback.exchange",
+        "tradeback.store.base",
+        *FIRST,
+    },
     # The composition roots put the rest together.
     "tradeback.server.app": {"tradeback"},
+    "tradeback.recorder.app": {"tradeback"},
     "tradeback.commands": {"tradeback"},
     "tradeback.cli": {"tradeback"},
 }

@@ -21,11 +21,11 @@ from tradeback._fast.journal import JournalWriter
 from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
+from tradeback.control import ControlSocket
 from tradeback.errors import ConfigError, DataFolderError, ProtocolError
 from tradeback.model import Symbol
 from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
-from tradeback.server.control import ControlSocket
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
 

@@ -1,11 +1,11 @@
-"""The control socket: how the other processes of this machine speak to the server.
+"""Control sockets: how the processes of this machine speak to each other.
 
 A Unix stream socket of mode 0600 in the data folder. Each line is a JSON object with a `type`; each is answered by
-one line. The recorder sends what the stores tell it, so that the server itself opens no database.
+one line. `control.sock` leads into the server: the recorder sends what the stores tell it, so that the server itself
+opens no database. `recorder.sock` leads into the recorder. Both answer `status`; the server also takes:
 
 | type      | fields                    | answer                                              |
 |-----------|---------------------------|-----------------------------------------------------|
-| `status`  |                           | `{"type":"status", ...}`: feeds, symbols, clients   |
 | `pin`     | `symbols`: names          | `{"type":"pinned","unknown":[...]}`                 |
 | `learn`   | `symbols`: catalog rows   | `{"type":"learned","count":n}`                      |
 | `publish` | `symbol`, `message`       | `{"type":"published","clients":n}`                  |
@@ -24,12 +24,13 @@ from typing import Any
 import orjson
 import structlog
 
-from tradeback.errors import DataFolderError, TradebackError
+from tradeback.errors import ControlError, DataFolderError, TradebackError
 
 log = structlog.get_logger(__name__)
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_PATH_BYTES = 107  # of sockaddr_un, the zero behind it left out
+ANSWER_TIMEOUT = 10.0
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -46,7 +47,7 @@ class ControlSocket:
         self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
-        """Listen. The journal's lock is held by now, so a socket that lies here belongs to no living server."""
+        """Listen. The process's lock is held by now, so a socket that lies here belongs to no living process."""
         if len(os.fsencode(self.path)) > MAX_PATH_BYTES:
             raise DataFolderError(
                 f"{self.path} is too long for the path of a Unix socket: choose a data folder whose path has "
@@ -120,6 +121,86 @@ class ControlSocket:
         except Exception as error:  # a fault of ours must not cost the connection, nor go unnoticed
             log.exception("a request on the control socket raised", kind=kind)
             return {"type": "error", "message": f"a fault of the server, see its log: {error!r}"}
+
+
+class ControlClient:
+    """One connection to a control socket, made when it is needed and again after it was lost.
+
+    Owned by one asyncio loop; several tasks may ask, one after the other.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connects = 0  # a change says that the other process may have been started again
+        self._asking = asyncio.Lock()
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands, as far as is known: one that was lost is noticed at the next request."""
+        return self._writer is not None and self._reader is not None and not self._reader.at_eof()
+
+    async def connect(self) -> None:
+        """Connect where that is not done. Raises ControlError where nobody listens."""
+        async with self._asking:
+            await self._connect()
+
+    async def ask(self, message: Mapping[str, Any], timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
+        """Send one message and return its answer.
+
+        Raises ControlError where the process cannot be reached, does not answer in time, or refuses; whether it
+        took the message is then not known, unless it refused.
+        """
+        async with self._asking:
+            await self._connect()
+            try:
+                async with asyncio.timeout(timeout):
+                    answer = await self._exchange(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+            except BaseException as error:
+                # The next answer on this connection might be that of this message.
+                self.close()
+                if isinstance(error, OSError | TimeoutError | EOFError | orjson.JSONDecodeError):
+                    raise ControlError(
+                        f"{self.path} did not answer: {error or type(error).__name__}; see that its process runs"
+                    ) from error
+                raise
+        if answer.get("type") == "error":
+            raise ControlError(f"{self.path} refused: {answer.get('message')}")
+        return answer
+
+    async def _exchange(self, line: bytes) -> dict[str, Any]:
+        if self._reader is None or self._writer is None:
+            raise RuntimeError("asked without a connection")
+        self._writer.write(line)
+        await self._writer.drain()
+        answer = await self._reader.readline()
+        if not answer.endswith(b"\n"):
+            raise EOFError("the connection ended")
+        content = orjson.loads(answer)
+        if not isinstance(content, dict):
+            raise EOFError("the answer is no object")
+        return content
+
+    async def _connect(self) -> None:
+        if self.connected:
+            return
+        self.close()
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(
+                str(self.path), limit=MAX_LINE_BYTES
+            )
+        except OSError as error:
+            raise ControlError(
+                f"nobody listens at {self.path} ({error.strerror or error}): start the process that it leads into"
+            ) from error
+        self.connects += 1
+
+    def close(self) -> None:
+        """End the connection; the next request makes a new one. Idempotent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        self._reader = self._writer = None
 
 
 async def _next_line(reader: asyncio.StreamReader) -> bytes | None:

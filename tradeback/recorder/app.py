@@ -1,0 +1,202 @@
+"""The recorder process: opens everything in order, closes it in the reverse, and does nothing else itself.
+
+counters -> repairs journal -> sinks -> control socket -> services
+
+Sinks are threads. Services (repairs, backfill, watching) are asyncio tasks of the main thread, each started again
+when it fails. None of them needs the exchange or the server to be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tradeback._fast.journal import JournalWriter
+from tradeback._fast.stats import Stats
+from tradeback.config import Config
+from tradeback.control import ControlClient, ControlSocket, Handler
+from tradeback.errors import DataFolderError, TradebackError
+from tradeback.exchange.rest import ExchangeRest, RestPolicy
+from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
+from tradeback.recorder.history_sink import HistorySink
+from tradeback.recorder.sinks import Sink, drop_other_cursors
+from tradeback.recorder.symbols import SymbolBook
+from tradeback.store.base import Catalog, History
+
+log = structlog.get_logger(__name__)
+
+SOCKET_NAME = "recorder.sock"
+TICK = 0.025
+PREPARE_RETRY = 1.0
+LAGS_EVERY = 1.0
+RETAIN_EVERY = 600.0
+SERVICE_RETRY_MIN = 1.0
+SERVICE_RETRY_MAX = 60.0
+REPAIRS_SEGMENT_BYTES = 4 * 1024 * 1024  # repairs are few
+
+Service = Callable[[], Awaitable[None]]
+
+
+class Recorder:
+    """Stores one exchange's journals. `folder` is its data folder; the caller holds the recorder's lock, and closes
+    `history` and `catalog`."""
+
+    def __init__(
+        self, config: Config, folder: Path, exchange: str, history: History, catalog: Catalog
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._exchange = exchange
+        self.history = history
+        self.catalog = catalog
+        self.symbols = SymbolBook(catalog)
+        self.services: dict[str, Service] = {}
+        self.handlers: dict[str, Handler] = {"status": self._status}
+        self.status: dict[str, Callable[[], Any]] = {}  # further parts of the status, by key
+        self._started_ns = time.time_ns()
+
+    async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
+        """Record until `stop` is set. `ready` gets the address of the control socket once it listens.
+
+        Raises DataFolderError where a file of the data folder cannot be used.
+        """
+        async with AsyncExitStack() as stack:
+            self._open_files(stack)
+            self.rest = await stack.enter_async_context(
+                ExchangeRest(
+                    self._config.exchange.rest_endpoint,
+                    RestPolicy(weight_share=self._config.recorder.weight_share),
+                )
+            )
+            self.server = ControlClient(self._folder / "control.sock")
+            stack.callback(self.server.close)
+            self.sinks = self._make_sinks()
+            drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
+            stack.push_async_callback(self._stop_sinks)
+            for sink in self.sinks:
+                sink.start()
+            self._make_services()
+            control = ControlSocket(self._folder / SOCKET_NAME, self.handlers)
+            stack.push_async_callback(control.stop)
+            await control.start()
+            tasks = [asyncio.create_task(self._keep_room(), name="repairs room")]
+            for name, service in {
+                **self.services,
+                "lags": self._tell_lags,
+                "retention": self._retain,
+            }.items():
+                tasks.append(asyncio.create_task(self._serve(name, service), name=name))
+            stack.push_async_callback(_cancel, tasks)
+            ready({"control": str(self._folder / SOCKET_NAME)})
+            await stop.wait()
+
+    def _open_files(self, stack: AsyncExitStack) -> None:
+        self.stats = Stats.create(
+            self._folder / "stats" / "recorder", "recorder", RECORDER_VALUES, RECORDER_HISTOGRAMS
+        )
+        stack.callback(self.stats.close)
+        config = self._config.journal
+        self.repairs = JournalWriter.open(
+            self._folder / "repairs",
+            self._exchange,
+            segment_bytes=min(config.segment_bytes, REPAIRS_SEGMENT_BYTES),
+            retention_bytes=config.retention_bytes,
+        )
+        stack.callback(self.repairs.close)
+
+    def _make_sinks(self) -> list[Sink]:
+        """The sinks whose backends are configured."""
+        self.history_sink = HistorySink(
+            self._folder,
+            self.stats,
+            self._config.recorder.batch_window,
+            self.history,
+            self.symbols.quantity_precision,
+            bars=self._config.features.aggregation_enabled,
+        )
+        return [self.history_sink]
+
+    def _make_services(self) -> None:
+        """What runs beside the sinks, by name; each may add handlers and a part of the status."""
+
+    async def _stop_sinks(self) -> None:
+        for sink in self.sinks:
+            sink.ask_to_stop()
+        for sink in self.sinks:
+            await asyncio.to_thread(sink.join)
+
+    async def _serve(self, name: str, service: Service) -> None:
+        """Run a service, again after it failed."""
+        pause = SERVICE_RETRY_MIN
+        while True:
+            try:
+                return await service()
+            except TradebackError as error:
+                log.error(
+                    "a service of the recorder failed, it is started again", service=name, reason=str(error)
+                )
+            except Exception:  # a fault of ours must not end the recorder, nor go unnoticed
+                log.exception("a service of the recorder failed, it is started again", service=name)
+            self.stats.increase("service_errors")
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, SERVICE_RETRY_MAX)
+
+    async def _keep_room(self) -> None:
+        """Have the next segment of the repairs ready before it is needed; say so once where it fails."""
+        failed = False
+        while True:
+            if self.repairs.needs_prepare:
+                try:
+                    report = await asyncio.to_thread(self.repairs.prepare)
+                except DataFolderError as error:
+                    if not failed:
+                        log.error("the repairs have no room: gaps stay open", reason=str(error))
+                    failed = True
+                    await asyncio.sleep(PREPARE_RETRY)
+                    continue
+                failed = False
+                for lost in report.overrun:
+                    log.error("a reader of the repairs lost its place", reason=lost)
+            await asyncio.sleep(TICK)
+
+    async def _retain(self) -> None:
+        """Delete what is older than the configured ages, now and then."""
+        while True:
+            deleted = await asyncio.to_thread(self.history.retain, time.time_ns())
+            self.stats.increase("rows_expired", sum(deleted.values()))
+            await asyncio.sleep(RETAIN_EVERY)
+
+    async def _tell_lags(self) -> None:
+        while True:
+            for sink in self.sinks:
+                lag = sum(journal["lag"] for journal in sink.state()["journals"].values())
+                self.stats.put(f"lag_{sink.name}", lag)
+            await asyncio.sleep(LAGS_EVERY)
+
+    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        sinks = [sink.state() for sink in self.sinks]
+        return {
+            "type": "status",
+            "exchange": self._exchange,
+            "uptime": (time.time_ns() - self._started_ns) / 1e9,
+            "sinks": sinks,
+            "gaps": {
+                "open": self.stats.value("gaps_open"),
+                "unfillable": self.stats.value("gaps_unfillable"),
+            },
+            "ticks": self.stats.value("ticks"),
+            "errors": [f"{sink['name']}: {sink['error']}" for sink in sinks if sink["error"]],
+            **{key: part() for key, part in self.status.items()},
+        }
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,32 @@
+"""What the recorder counts, in `stats/recorder`: the same layout as the server's, read by `store/stats.py`."""
+
+from __future__ import annotations
+
+from itertools import count
+
+_index = count()
+
+
+def _value(name: str, kind: str, meaning: str) -> tuple[int, str, str, str]:
+    return next(_index), name, kind, meaning
+
+
+RECORDER_VALUES = (
+    _value("ticks", "counter", "records of trades that were stored"),
+    _value("trades", "counter", "trades that these records stand for"),
+    _value("seen_before", "counter", "records of trades that were stored already"),
+    _value("repaired", "counter", "trades stored that came from REST"),
+    _value("minutes", "counter", "1m bars written, each time that one changed"),
+    _value("minutes_rebuilt", "counter", "1m bars made anew from stored ticks, because late ones came"),
+    _value("batches", "counter", "transactions of the history"),
+    _value("gaps", "counter", "gaps that were recorded"),
+    _value("gaps_open", "gauge", "gaps that may still be filled"),
+    _value("gaps_unfillable", "gauge", "gaps that the exchange cannot fill"),
+    _value("places_lost", "counter", "times that a sink lost its place, or passed over damaged records"),
+    _value("sink_errors", "counter", "times that a sink failed and tried again"),
+    _value("service_errors", "counter", "times that a service failed and was started again"),
+    _value("lag_history", "gauge", "records of both journals that the history sink has still to store"),
+    _value("rows_expired", "counter", "rows deleted from the history because of their age"),
+)
+
+RECORDER_HISTOGRAMS = ((0, "commit", "one commit of a sink"),)

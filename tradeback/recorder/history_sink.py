@@ -1,0 +1,140 @@
+"""HistorySink: ticks, gaps and 1m bars into the history, one transaction a batch, each trade once.
+
+The history's own places, written in the same transaction, are the truth; its id ranges tell what was seen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+
+from tradeback._fast.journal import JournalGap, JournalTrade, Record
+from tradeback._fast.record import FLAGS, REASONS
+from tradeback._fast.stats import Stats
+from tradeback.model import UNFILLABLE_TEXTS, Gap, Tick
+from tradeback.recorder.bars import MinuteBars
+from tradeback.recorder.coverage import Coverage
+from tradeback.recorder.sinks import Sink
+from tradeback.store.base import History, HistoryBatch
+
+log = structlog.get_logger(__name__)
+
+FLAG_SPARSE = FLAGS["sparse"]
+FLAG_REPAIR = FLAGS["repair"]
+GAP_UNFILLABLE = REASONS["unfillable"]
+FAR_FUTURE_NS = 2**63 - 1
+
+
+class HistorySink(Sink):
+    """`precision` gives the quantity precision of a stream id. `bars` false: none are made.
+
+    `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stats: Stats,
+        window: float,
+        history: History,
+        precision: Callable[[int], int],
+        *,
+        bars: bool = True,
+    ) -> None:
+        super().__init__("history", folder, stats, window)
+        self.on_gaps: Callable[[], None] = lambda: None
+        self._history = history
+        self._precision = precision
+        self._with_bars = bars
+        self._ticks: list[Tick] = []
+        self._coverage = Coverage({})
+        self._bars: MinuteBars | None = None
+        self._new_gaps = 0
+
+    def open(self) -> Mapping[str, int]:
+        history = self._history
+        self._ticks = []
+        self._new_gaps = 0
+        self._coverage = Coverage(history.covered(), history.gaps())
+        self._bars = MinuteBars(history.ticks, self._newest_bar, self._precision) if self._with_bars else None
+        self._count_gaps()
+        return history.places()
+
+    def _newest_bar(self, stream_id: int) -> int:
+        newest = self._history.bars(stream_id, "1m", 0, FAR_FUTURE_NS, limit=1)
+        return newest[-1].open_time if newest else 0
+
+    def take(self, journal: str, records: list[Record]) -> None:
+        ticks = self._ticks
+        taken = len(ticks)
+        add_trade = self._coverage.add_trade
+        add_bar = self._bars.add if self._bars is not None else None
+        seen = trades = repaired = 0
+        for record in records:
+            if type(record) is JournalTrade:
+                _, stream_id, trade_id, count, price, qty, bid, ask, ts_event, _, flags = record
+                repair = flags & FLAG_REPAIR != 0
+                if (
+                    add_trade(stream_id, trade_id, count, sparse=flags & FLAG_SPARSE != 0, repair=repair)
+                    is None
+                ):
+                    seen += 1
+                    continue
+                tick = Tick(stream_id, trade_id, count, price, qty, bid, ask, ts_event, flags)
+                ticks.append(tick)
+                trades += count
+                if repair:
+                    repaired += count
+                if add_bar is not None:
+                    add_bar(tick)
+            else:
+                self._take_other(record)
+        increase = self._stats.increase
+        increase("ticks", len(ticks) - taken)
+        increase("trades", trades)
+        increase("repaired", repaired)
+        increase("seen_before", seen)
+
+    def _take_other(self, record: Record) -> None:
+        if isinstance(record, JournalGap):
+            gap = Gap(record.stream_id, record.first_id, record.last_id, record.ts_event, record.reason)
+            if record.reason == GAP_UNFILLABLE:
+                why = UNFILLABLE_TEXTS.get(record.flags, f"given up for reason {record.flags}")
+                self._coverage.give_up(gap._replace(unfillable=why))
+            else:
+                self._new_gaps += len(self._coverage.add_gap(gap))
+
+    def commit(self, places: Mapping[str, int]) -> None:
+        changes = self._coverage.changes()
+        minutes = self._bars.changed() if self._bars is not None else []
+        self._history.write(
+            HistoryBatch(
+                ticks=self._ticks,
+                minutes=minutes,
+                covered=changes.covered,
+                dissolved=changes.dissolved,
+                gaps=changes.gaps,
+                filled=changes.filled,
+                places=places,
+            )
+        )
+        self._stats.increase("batches")
+        self._stats.increase("minutes", len(minutes))
+        self._ticks = []
+        if self._bars is not None:
+            self._bars.written()
+            self._stats.increase("minutes_rebuilt", self._bars.rebuilt)
+            self._bars.rebuilt = 0
+        if changes.gaps or changes.filled:
+            self._count_gaps()
+        if self._new_gaps:
+            self._stats.increase("gaps", self._new_gaps)
+            self._new_gaps = 0
+            self.on_gaps()
+
+    def _count_gaps(self) -> None:
+        still_open, unfillable = self._coverage.count_gaps()
+        self._stats.put("gaps_open", still_open)
+        self._stats.put("gaps_unfillable", unfillable)
