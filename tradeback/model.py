@@ -128,6 +128,7 @@ UNFILLABLE_TEXTS: dict[int, str] = {
     1: "the exchange has later trades and not these",
     2: "older than RECORDER_BACKFILL_AGE",
     3: "part of an aggTrade whose other quantities are not known",
+    4: "before the symbol began, not asked for",
 }
 
 FIBONACCI = ("0", "23.6", "38.2", "50", "61.8", "78.6", "100")

@@ -170,11 +170,19 @@ def test_the_budget_is_spent_by_the_minute() -> None:
     assert [budget.wait(25, 120.0), budget.wait(25, 121.0)] == [0.0, 0.0]
     assert 20.0 < budget.wait(1, 159.0) < 22.0
     assert budget.wait(25, 180.0) == 0.0
-    budget.told(50, 181.0)
+    budget.told(50, 25, 180.5, 181.0)
     assert budget.wait(1, 182.0) > 50.0
-    budget.told(3, 183.0)
+    budget.told(3, 25, 182.0, 183.0)
     assert budget.used == 50
+    assert budget.left(183.0) == 0
     assert budget.wait(90, 240.0) == 0.0
+
+
+def test_what_was_counted_in_the_last_minute_does_not_lock_the_next() -> None:
+    budget = WeightBudget(100, 1.0)
+    assert budget.wait(25, 119.9) == 0.0
+    budget.told(100, 25, 119.9, 120.1)
+    assert (budget.used, budget.left(120.2)) == (25, 75)
 
 
 def test_the_exchange_counts_the_weight_and_bans_who_goes_on() -> None:

@@ -50,6 +50,7 @@ cdef enum Unfillable:
     UNFILLABLE_NOT_THERE = 1    # the exchange answers with later ids and without these
     UNFILLABLE_TOO_OLD = 2      # older than RECORDER_BACKFILL_AGE
     UNFILLABLE_QUANTITY = 3     # an aggTrade has them among others whose quantities are not known
+    UNFILLABLE_BEGIN = 4        # before the minute in which the symbol begins: nobody asked for them
 
 
 # One event as decoded. `symbol` points into the received bytes: valid only during the callback.

@@ -38,4 +38,5 @@ UNFILLABLE = {
     "not_there": UNFILLABLE_NOT_THERE,
     "too_old": UNFILLABLE_TOO_OLD,
     "quantity": UNFILLABLE_QUANTITY,
+    "begin": UNFILLABLE_BEGIN,
 }

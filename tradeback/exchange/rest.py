@@ -79,10 +79,22 @@ class WeightBudget:
         self.used += weight
         return 0.0
 
-    def told(self, used: int, now: float) -> None:
-        """The exchange said how much it counted in this minute."""
+    def told(self, used: int, weight: int, asked: float, now: float) -> None:
+        """The exchange said how much it counted, in its answer to a request of `weight` made at `asked`.
+
+        Where the minute turned meanwhile, it may have counted in the old one or in the new one: then the request
+        alone counts in the new one, for the old count would lock it.
+        """
         self._turn(now)
-        self.used = max(self.used, used)
+        if int(asked // 60.0) == self._minute:
+            self.used = max(self.used, used)
+        else:
+            self.used += weight
+
+    def left(self, now: float) -> int:
+        """Weight that may still be spent in this minute."""
+        self._turn(now)
+        return max(int(self.limit * self.share) - self.used, 0)
 
     def _turn(self, now: float) -> None:
         if int(now // 60.0) != self._minute:
@@ -232,7 +244,7 @@ class ExchangeRest:
                     await asyncio.sleep(self._backoff(attempt))
             await self._allowed(path, weight)
             try:
-                return await self._once(path, params)
+                return await self._once(path, params, weight)
             except _TryAgainError as error:
                 last = error
         raise ExchangeError(
@@ -266,7 +278,8 @@ class ExchangeRest:
                     raise ExchangeError(f"{path}: the answer is longer than {MAX_BODY_BYTES} bytes")
             return answer, bytes(body)
 
-    async def _once(self, path: str, params: dict[str, str | int]) -> Any:
+    async def _once(self, path: str, params: dict[str, str | int], weight: int) -> Any:
+        asked = self._clock()
         try:
             async with asyncio.timeout(self.policy.timeout):
                 answer, content = await self._fetch(path, params)
@@ -275,7 +288,7 @@ class ExchangeRest:
             raise _TryAgainError(f"{self.base_url} cannot be reached: {reason}") from error
         used = answer.headers.get(REST_WEIGHT_HEADER, "")
         if used.isdigit():
-            self.budget.told(int(used), self._clock())
+            self.budget.told(int(used), weight, asked, self._clock())
         if answer.status_code in (418, 429):
             wait = _retry_after(answer)
             self._refused_until = max(self._refused_until, time.monotonic() + wait)
