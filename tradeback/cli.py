@@ -17,7 +17,7 @@ from tradeback.errors import TradebackError
 COMMANDS = {
     "up": (
         "tradeback.commands.up:up",
-        "Run everything on this machine: the server, and the simulated exchange where no other is there.",
+        "Run everything on this machine: server, recorder, and the simulated exchange where no other is there.",
     ),
     "server": (
         "tradeback.commands.server:server",

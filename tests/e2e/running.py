@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 from bench.build import program
 from tradeback._fast.journal import JournalCursor
 from tradeback.config import Config
+from tradeback.recorder.sinks import journal_end
 from tradeback.store.catalog import open_catalog
 
 START_TIMEOUT = 90.0
@@ -83,6 +84,10 @@ class Up:
     def await_subscribed(self, symbols: int) -> None:
         """Wait until every feed has that many streams subscribed at the exchange."""
         await_subscribed(self.folder / "sim" / "control.sock", symbols)
+
+    def await_stored(self, *, repaired: bool = False) -> dict[str, Any]:
+        """Wait until the recorder has stored all that is journaled; returns its status then."""
+        return await_stored(self.folder, repaired=repaired)
 
     def pause_and_drain(self) -> None:
         """Stop the market and wait until the exchange has handed out every message that it made."""
@@ -214,6 +219,90 @@ class ServerProcess:
             self.kill()
 
 
+class RecorderProcess:
+    """`tradeback recorder` on the data folder of a simulated exchange."""
+
+    def __init__(self, folder: Path, sim: SimProcess | None, *arguments: str, **environment: str) -> None:
+        self.folder = folder
+        endpoints = (
+            {"EXCHANGE_WS_ENDPOINT": sim.ws_endpoint, "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint}
+            if sim is not None
+            else {"EXCHANGE_WS_ENDPOINT": "ws://127.0.0.1:1", "EXCHANGE_REST_ENDPOINT": "http://127.0.0.1:1"}
+        )
+        reader, writer = os.pipe()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tradeback", "recorder", f"--ready-fd={writer}", *arguments],
+                stderr=log,
+                pass_fds=(writer,),
+                env={**os.environ, **SIM_EXCHANGE, **endpoints, "DATA_DIR": str(folder), **environment},
+            )
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            line = pipe.readline()
+        if not line:
+            raise AssertionError(f"the recorder ended with {self.process.wait()}: {self.said()}")
+
+    @property
+    def log(self) -> Path:
+        """The file of its messages, which all recorders of a folder share."""
+        return self.folder / "recorder.log"
+
+    def said(self) -> str:
+        """The end of its messages."""
+        return self.log.read_text()[-4000:]
+
+    def control(self, **message: object) -> dict[str, Any]:
+        """One request to its control socket."""
+        return ask_control(self.folder / "sim" / "recorder.sock", message)
+
+    def await_stored(self, *, repaired: bool = False) -> dict[str, Any]:
+        """Wait until all that is journaled is stored; returns its status then."""
+        return await_stored(self.folder, repaired=repaired)
+
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.kill()
+
+
+def await_stored(folder: Path, *, repaired: bool = False) -> dict[str, Any]:
+    """Wait until the recorder of a data folder of the simulated exchange has, in every sink, all that both journals
+    hold, and, with `repaired`, until no gap is open. Returns its status then."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while True:
+        try:
+            status = ask_control(folder / "sim" / "recorder.sock", {"type": "status"})
+        except OSError as error:
+            # It starts, or is started again.
+            status = {"sinks": [], "error": str(error)}
+        ends = {journal: journal_end(folder / "sim" / journal) for journal in ("journal", "repairs")}
+        stored = bool(status["sinks"]) and all(
+            sink["journals"].get(journal, {}).get("place", -1) >= end
+            for sink in status["sinks"]
+            for journal, end in ends.items()
+        )
+        if stored and not (repaired and status["gaps"]["open"]):
+            return status
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the recorder never stored all, the journals end at {ends}: {status}")
+        time.sleep(0.02)
+
+
 def get_json(url: str, parameters: dict[str, object]) -> Any:
     """The JSON that a GET answers."""
     query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
@@ -243,6 +332,17 @@ def await_subscribed(path: Path, symbols: int) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"the feeds never carried {symbols} symbols: {feeds}")
         time.sleep(0.05)
+
+
+def trade_and_drain(rest: str, messages: int) -> None:
+    """Have a simulated market make that many messages, and wait until the exchange has handed them out."""
+    get_json(f"{rest}/sim/resume", {"messages": messages})
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while not get_json(f"{rest}/sim/state", {})["paused"]:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the simulated exchange never made {messages} messages")
+        time.sleep(0.05)
+    pause_and_drain(rest)
 
 
 def pause_and_drain(rest: str) -> None:

@@ -81,7 +81,7 @@ def up(
     replay: Path | None,
     speed: float,
 ) -> None:
-    """Run everything on this machine: the server, and the simulated exchange where no other is there."""
+    """Run everything on this machine: server, recorder, and the simulated exchange where no other is there."""
     set_up_logging(config.log)
     if replay is not None:
         config = config.with_exchange("sim")
@@ -139,27 +139,35 @@ async def _run(config: Config, path: Path | None, simulation: SimConfig, environ
                 ) from error
             exchange = exchange.model_copy(update={"ws_endpoint": sim.ws_url, "rest_endpoint": sim.rest_url})
             click.echo(f"Simulated exchange: {sim.ws_url}, REST {sim.rest_url}")
+        options = ["--log-level", config.log.level, *(["--config", str(path)] if path else [])]
+        shared = {
+            **environment,
+            "TRADEBACK_EXCHANGE": exchange.name,
+            "EXCHANGE_WS_ENDPOINT": exchange.ws_endpoint,
+            "EXCHANGE_REST_ENDPOINT": exchange.rest_endpoint,
+            "EXCHANGE_SYMBOLS": ",".join(exchange.symbols),
+            "DATA_DIR": str(config.data.folder),
+        }
         server = Child(
             "server",
-            ["server", "--log-level", config.log.level, *(["--config", str(path)] if path else [])],
+            ["server", *options],
             {
-                **environment,
-                "TRADEBACK_EXCHANGE": exchange.name,
-                "EXCHANGE_WS_ENDPOINT": exchange.ws_endpoint,
-                "EXCHANGE_REST_ENDPOINT": exchange.rest_endpoint,
-                "EXCHANGE_SYMBOLS": ",".join(exchange.symbols),
+                **shared,
                 "SERVER_HOST": config.server.host,
                 "SERVER_LOOP": config.server.loop,
                 "WS_PORT": str(config.server.ws_port),
                 "WS_ANONYMOUS": "true" if config.websocket.anonymous else "false",
-                "DATA_DIR": str(config.data.folder),
             },
         )
+        recorder = Child("recorder", ["recorder", *options], shared)
+        # The recorder ends last: it stores what the server journaled to its end.
+        stack.push_async_callback(recorder.stop)
         stack.push_async_callback(server.stop)
         addresses = await server.start()
         # Clients reconnect to the same address after a restart, also where any free port was asked for.
         server.environment["WS_PORT"] = str(urlsplit(addresses["websocket"]).port)
         click.echo(f"WebSocket: {addresses['websocket']}")
         click.echo(f"Health: {addresses['health']}")
+        await recorder.start()
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
-        await keep_all_running([server])
+        await keep_all_running([server, recorder])

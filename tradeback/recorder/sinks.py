@@ -37,6 +37,7 @@ IDLE_MIN = 0.001
 IDLE_MAX = 0.010
 RETRY_MIN = 0.1
 RETRY_MAX = 10.0
+LAST_WORK = 2.0
 
 
 def journal_end(folder: Path) -> int:
@@ -186,8 +187,14 @@ class Sink(ABC):
 
     def _go_on(self, cursors: dict[str, JournalCursor]) -> None:
         idle = IDLE_MIN
-        while not self._stopping.is_set():
+        last_moment = float("inf")
+        while True:
             began = time.monotonic()
+            if self._stopping.is_set():
+                # What is there is stored before the end, as far as that is soon done.
+                last_moment = min(last_moment, began + LAST_WORK)
+                if began > last_moment:
+                    return
             most = 0
             for journal, cursor in cursors.items():
                 records = self._read(journal, cursor)
@@ -204,7 +211,8 @@ class Sink(ABC):
                 continue
             self._at_end = True
             self.error = ""
-            self._stopping.wait(idle)
+            if self._stopping.wait(idle):
+                return
             idle = min(idle * 1.5, IDLE_MAX)
 
     def _commit(self, cursors: dict[str, JournalCursor]) -> None:

@@ -1,0 +1,167 @@
+"""The recorder behind a real server and a simulated exchange: what is stored is what was traded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import (
+    SIM_EXCHANGE,
+    RecorderProcess,
+    ServerProcess,
+    SimProcess,
+    Up,
+    stream_ids,
+    trade_and_drain,
+)
+from tradeback._fast.record import FLAGS
+from tradeback.config import Config
+from tradeback.model import Tick
+from tradeback.store.history_sqlite import SqliteHistory, open_history
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS)}
+FOR_EVER = 2**63 - 1
+
+
+@contextlib.contextmanager
+def opened_history(folder: Path) -> Iterator[SqliteHistory]:
+    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+    history = open_history(config, write=False)
+    try:
+        yield history
+    finally:
+        history.close()
+
+
+def exchange_trades(sim: Any, symbol: str, first: int, last: int) -> dict[int, tuple[float, Decimal, int]]:
+    """Price, quantity and ms of each trade that the exchange made, by id."""
+    found: dict[int, tuple[float, Decimal, int]] = {}
+    while first <= last:
+        rows = sim("/api/v3/historicalTrades", symbol=symbol, fromId=first, limit=1000)
+        assert rows, f"the exchange has no trades of {symbol} from {first} on"
+        for row in rows:
+            if row["id"] <= last:
+                found[row["id"]] = (float(row["price"]), Decimal(row["qty"]), row["time"])
+        first = rows[-1]["id"] + 1
+    return found
+
+
+def check_symbol(sim: Any, history: SqliteHistory, symbol: str, stream_id: int) -> int:
+    """Every trade from the first stored one to the exchange's last is stored once, as it was made; bars are the
+    exchange's. Returns how many records are stored."""
+    ticks = list(history.ticks(stream_id, 0, FOR_EVER))
+    last = sim("/sim/ledger", symbol=symbol)["last_id"]
+    ((first, covered_to),) = history.covered()[stream_id]
+    assert covered_to == last
+    made = exchange_trades(sim, symbol, first, last)
+    left = dict(made)
+    # Those that stand for one id first: the others then stand for what is left below theirs.
+    for tick in sorted(ticks, key=lambda tick: (tick.trade_count > 1, tick.trade_id)):
+        check_tick(tick, left)
+    assert not left, f"{symbol}: not stored: {sorted(left)[:10]}"
+    check_minutes(sim, history, symbol, stream_id, made)
+    return len(ticks)
+
+
+def check_tick(tick: Tick, left: dict[int, tuple[float, Decimal, int]]) -> None:
+    ids = [tick.trade_id]
+    if tick.flags & FLAGS["sparse"]:
+        at = tick.trade_id - 1
+        while len(ids) < tick.trade_count:
+            if at in left:
+                ids.append(at)
+            at -= 1
+    else:
+        ids += range(tick.trade_id - tick.trade_count + 1, tick.trade_id)
+    trades = [left.pop(number) for number in ids]
+    assert {trade[0] for trade in trades} == {tick.price}
+    assert float(sum(trade[1] for trade in trades)) == pytest.approx(tick.volume, rel=1e-15)
+    assert tick.ts_event == trades[0][2] * 1_000_000
+
+
+def check_minutes(
+    sim: Any, history: SqliteHistory, symbol: str, stream_id: int, made: dict[int, tuple[float, Decimal, int]]
+) -> None:
+    """The stored 1m bars against the exchange's own, but for the minute in which the first stored trade lies."""
+    first_minute = min(trade[2] for trade in made.values()) // 60_000 * 60_000
+    stored = {bar.open_time // 1_000_000: bar for bar in history.bars(stream_id, "1m", 0, FOR_EVER)}
+    rows = sim("/api/v3/klines", symbol=symbol, interval="1m", startTime=first_minute, limit=1000)
+    theirs = {row[0]: row for row in rows if row[8]}
+    assert stored.keys() == theirs.keys()
+    for start, row in theirs.items():
+        if start > first_minute:
+            bar = stored[start]
+            assert (bar.open, bar.high, bar.low, bar.close, bar.volume) == tuple(map(float, row[1:6]))
+            assert bar.trade_count == row[8]
+    minute = stored[first_minute]
+    trades = [made[number] for number in sorted(made) if made[number][2] // 60_000 * 60_000 == first_minute]
+    prices = [price for price, _, _ in trades]
+    assert (minute.open, minute.close) == (prices[0], prices[-1])
+    assert (minute.high, minute.low) == (max(prices), min(prices))
+    assert minute.volume == float(sum(quantity for _, quantity, _ in trades))
+    assert minute.trade_count == len(trades)
+
+
+def check_all(sim: Any, folder: Path) -> int:
+    """Every carried symbol; returns how many records are stored."""
+    ids = stream_ids(folder)
+    with opened_history(folder) as history:
+        return sum(check_symbol(sim, history, symbol, ids[symbol]) for symbol in SYMBOLS)
+
+
+@pytest.mark.timeout(180)
+def test_what_is_stored_is_what_was_traded(tmp_path: Path) -> None:
+    with Up(tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=CARRIED) as up:
+        up.await_subscribed(len(SYMBOLS))
+        trade_and_drain(up.rest, 10_000)
+        status = up.await_stored()
+        assert check_all(up.sim, tmp_path) > 1_000
+        assert (status["errors"], status["gaps"]) == ([], {"open": 0, "unfillable": 0})
+        assert up.stop() == 0
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
+
+
+@pytest.mark.timeout(120)
+def test_a_second_recorder_is_refused(tmp_path: Path) -> None:
+    with RecorderProcess(tmp_path, None) as first:
+        second = subprocess.run(
+            [sys.executable, "-m", "tradeback", "recorder", "--data-dir", str(tmp_path)],
+            capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **SIM_EXCHANGE},
+        )  # fmt: skip
+        assert second.returncode == 1
+        assert re.search(rf"is being written by process {first.process.pid}: stop that one", second.stderr)
+        assert first.stop() == 0
+    # The lock ends with its process, also where that is killed.
+    with RecorderProcess(tmp_path, None) as recorder:
+        recorder.kill()
+    with RecorderProcess(tmp_path, None):
+        pass
+
+
+@pytest.mark.timeout(180)
+def test_a_recorder_that_comes_late_and_a_server_that_is_killed(tmp_path: Path) -> None:
+    with SimProcess("--rate", "2000", "--symbols", "10", "--paused") as sim:
+        with ServerProcess(tmp_path, sim, **CARRIED) as server:
+            server.await_subscribed(len(SYMBOLS))
+            trade_and_drain(sim.rest_endpoint, 4_000)
+            with RecorderProcess(tmp_path, sim) as recorder:
+                recorder.await_stored()
+                first = check_all(sim.get, tmp_path)
+                server.kill()
+                with ServerProcess(tmp_path, sim, **CARRIED) as again:
+                    again.await_subscribed(len(SYMBOLS))
+                    trade_and_drain(sim.rest_endpoint, 4_000)
+                    recorder.await_stored()
+                    assert check_all(sim.get, tmp_path) > first
+                    assert recorder.stop() == 0
+        assert "Traceback" not in (tmp_path / "recorder.log").read_text()
