@@ -79,12 +79,19 @@ def test_a_second_server_a_crash_and_the_end(tmp_path: Path) -> None:
         pass
 
 
+def is_server(pid: int) -> bool:
+    try:
+        return b"server" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False  # it ended
+
+
 def await_child(up: Up, but: int = 0) -> int:
-    """The id of its one child, once that is another than `but`; 0 where `up` ended."""
+    """The id of its server, once that is another than `but`; 0 where `up` ended."""
     deadline = time.monotonic() + 60
     while up.process.poll() is None:
         assert time.monotonic() < deadline, "no child was started"
-        if others := [pid for pid in children_of(up.process.pid) if pid != but]:
+        if others := [pid for pid in children_of(up.process.pid) if pid != but and is_server(pid)]:
             return others[0]
         time.sleep(0.01)
     return 0
