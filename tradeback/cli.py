@@ -41,6 +41,10 @@ COMMANDS = {
         "tradeback.commands.tail:tail_command",
         "Print the journal as it grows, one JSON line a record.",
     ),
+    "verify": (
+        "tradeback.commands.verify:verify",
+        "Compare stored bars with the exchange's, and stored trades with their ids.",
+    ),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 
