@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import random
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.playback.replaying import record_replay
 from tests.reference.bars import DecimalBar, as_decimals, decimal_fold
 from tradeback.config import Config
+from tradeback.exchange.recording import read_recording
 from tradeback.model import RESOLUTIONS, Bar
+from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
 
 MONTH = "klines_btcusdt_1m_202412.csv.gz"
@@ -57,3 +63,59 @@ def test_the_coarser_bars_of_a_month_equal_a_sum_in_decimals(
     finally:
         history.close()
     assert len(month) == 41_761
+
+
+def told_bar(kline: dict[str, Any]) -> DecimalBar:
+    return DecimalBar(kline["t"] * 1_000_000, *(Decimal(kline[key]) for key in "ohlcv"), kline["n"])
+
+
+def cut_at_whole_klines(path: Path, cut: Path) -> dict[str, DecimalBar]:
+    """Write the recording without the trades behind each symbol's last kline event of which it holds every trade.
+
+    Returns what these events say. A minute that began before the recording is never whole.
+    """
+    held: dict[str, set[int]] = {}
+    whole: dict[str, dict[str, Any]] = {}
+    messages = [(received, text, json.loads(text)["data"]) for received, text in read_recording(path)]
+    for _, _, data in messages:
+        if data.get("e") == "aggTrade":
+            held.setdefault(data["s"], set()).update(range(data["f"], data["l"] + 1))
+    for _, _, data in messages:
+        if data.get("e") == "kline" and held.get(data["s"], set()).issuperset(
+            range(data["k"]["f"], data["k"]["L"] + 1)
+        ):
+            whole[data["s"]] = data["k"]
+    with cut.open("w") as file:
+        for received, text, data in messages:
+            if data.get("e") == "aggTrade" and data["s"] in whole and data["f"] > whole[data["s"]]["L"]:
+                continue
+            file.write(json.dumps({"t": received, "m": text}) + "\n")
+    return {symbol: told_bar(kline) for symbol, kline in whole.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "symbols"),
+    [
+        ("ws_binance_spot_20210404_btc_eth_dot.jsonl.gz", {"BTCUSDT", "DOTUSDT", "ETHUSDT"}),
+        ("ws_binance_spot_20210417_10sym.jsonl.gz", {"ONTTRY", "QSPBTC"}),
+    ],
+)
+def test_bars_made_of_recorded_aggtrades_equal_the_recorded_klines(
+    recordings: Path, tmp_path: Path, name: str, symbols: set[str]
+) -> None:
+    cut = tmp_path / "cut.jsonl"
+    told = cut_at_whole_klines(recordings / name, cut)
+    assert told.keys() == symbols
+    config = record_replay(cut, tmp_path / "data")
+    with closing(open_catalog(config)) as catalog, closing(open_history(config, write=False)) as history:
+        for symbol in symbols:
+            known = catalog.symbol(symbol)
+            assert known is not None
+            minute = told[symbol]
+            (made,) = history.bars(known.stream_id, "1m", minute.open_time, minute.open_time + 1)
+            assert as_decimals(made) == minute
+            # All other resolutions hold the same trades, and those of the minute before.
+            minutes = [as_decimals(bar) for bar in history.bars(known.stream_id, "1m", 0, EVER)]
+            for resolution, length in RESOLUTIONS.items():
+                stored = [as_decimals(bar) for bar in history.bars(known.stream_id, resolution, 0, EVER)]
+                assert stored == decimal_fold(minutes, length), resolution

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.playback.replaying import SMALL, catalog_of, gaps, records, replayed, trades
+from tests.playback.replaying import catalog_in, gaps, records, replayed, symbols_in, trades
 from tests.playback.test_ingest import RECORDINGS, exchange_told, journal_told, market_events
 from tests.reference.faulty_lines import make_market
 from tests.reference.journal_ids import Coverage
@@ -16,30 +17,28 @@ from tests.reference.recordings import EPOCH, line, market_lines, trade, write_l
 from tradeback._fast.journal import JournalCursor, JournalWriter
 from tradeback.config import JournalConfig
 from tradeback.errors import DataFolderError
-from tradeback.recorder.replay import Replay
 
 PRECISION = 3
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recording_is_journaled_as_it_is(recordings: Path, tmp_path: Path, name: str) -> None:
-    replay = Replay(recordings / name)
-    symbols = catalog_of(replay)
-    report = replay.run(tmp_path, "sim", symbols, SMALL)
+    folder = tmp_path / "sim"
+    report = replayed(recordings / name, folder)
     events = market_events(recordings / name)
-    names = {symbol.stream_id: symbol.name for symbol in symbols}
-    assert [(names[record.stream_id], journal_told(record)) for record in trades(tmp_path)] == [
+    names = symbols_in(folder)
+    assert [(names[record.stream_id], journal_told(record)) for record in trades(folder)] == [
         (data["s"], exchange_told(data)) for _, _, data in events
     ]
-    assert (report.journaled, report.faults, report.stopped) == (len(records(tmp_path)), "", False)
-    assert gaps(tmp_path) == []
+    assert (report.journaled, report.faults, report.stopped) == (len(records(folder)), "", False)
+    assert gaps(folder) == []
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_what_comes_of_two_faulty_lines_depends_on_the_recording_alone(tmp_path: Path, seed: int) -> None:
     market = make_market(random.Random(seed), 1_500)
     path = write_lines(tmp_path / "faulty.jsonl", market_lines("AUSDT", market.events, PRECISION))
-    once, again = tmp_path / "once", tmp_path / "again"
+    once, again = tmp_path / "once" / "sim", tmp_path / "again" / "sim"
     replayed(path, once)
     replayed(path, again, JournalConfig())
     assert records(once) == records(again)
@@ -57,16 +56,17 @@ def test_what_comes_of_two_faulty_lines_depends_on_the_recording_alone(tmp_path:
 
 @pytest.mark.parametrize("name", RECORDINGS[:1])
 def test_replaying_twice_changes_nothing(recordings: Path, tmp_path: Path, name: str) -> None:
-    first = replayed(recordings / name, tmp_path)
-    before = records(tmp_path)
-    second = replayed(recordings / name, tmp_path)
-    assert records(tmp_path) == before
+    folder = tmp_path / "sim"
+    first = replayed(recordings / name, folder)
+    before = records(folder)
+    second = replayed(recordings / name, folder)
+    assert records(folder) == before
     assert (first.messages, second.journaled) == (second.messages, 0)
 
 
 def test_one_that_was_stopped_goes_on_where_it_was(recordings: Path, tmp_path: Path) -> None:
     path = recordings / RECORDINGS[0]
-    replay = Replay(path)
+    folder, whole = tmp_path / "sim", tmp_path / "whole" / "sim"
     stop = threading.Event()
     reads = 0
 
@@ -79,20 +79,19 @@ def test_one_that_was_stopped_goes_on_where_it_was(recordings: Path, tmp_path: P
 
     # Nothing is read, and the journal is to keep but 2,048 records: the replay would wait for ever.
     little = JournalConfig(segment_bytes=64 << 10, retention_bytes=128 << 10)
-    report = replay.run(tmp_path / "a", "sim", catalog_of(replay), little, stop=stop, read_to=read_to)
+    report = replayed(path, folder, little, stop=stop, read_to=read_to)
     assert report.stopped
     assert 0 < report.journaled <= 1_200
-    replayed(path, tmp_path / "a")
-    replayed(path, tmp_path / "b")
-    assert records(tmp_path / "a") == records(tmp_path / "b")
+    replayed(path, folder)
+    replayed(path, whole)
+    assert records(folder) == records(whole)
 
 
 def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
     lines = [line(EPOCH + n / 100, trade("AUSDT", n, "1.5", "2", EPOCH + n / 100)) for n in range(1, 9_001)]
     path = write_lines(tmp_path / "long.jsonl", lines)
-    replay = Replay(path)
     little = JournalConfig(segment_bytes=64 << 10, retention_bytes=128 << 10)
-    folder = tmp_path / "data"
+    folder = tmp_path / "sim"
     JournalWriter.open(folder / "journal", "sim", segment_bytes=64 << 10).close()
     ids: list[int] = []
     ended = threading.Event()
@@ -108,7 +107,7 @@ def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
     reader = threading.Thread(target=follow)
     reader.start()
     try:
-        replay.run(folder, "sim", catalog_of(replay), little, read_to=lambda: place[0])
+        replayed(path, folder, little, read_to=lambda: place[0])
     finally:
         ended.set()
         reader.join()
@@ -116,11 +115,13 @@ def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
 
 
 def test_a_folder_on_which_a_server_runs_is_refused(recordings: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sim"
     with (
-        JournalWriter.open(tmp_path / "journal", "sim"),
+        JournalWriter.open(folder / "journal", "sim"),
         pytest.raises(DataFolderError, match="is being written by process"),
     ):
-        replayed(recordings / RECORDINGS[2], tmp_path)
+        replayed(recordings / RECORDINGS[2], folder)
+    assert symbols_in(folder) == {}
 
 
 def test_what_lies_between_two_recordings_is_no_gap_and_a_hole_in_one_is(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_what_lies_between_two_recordings_is_no_gap_and_a_hole_in_one_is(tmp_pat
             tmp_path / name, [line(EPOCH + n, trade("AUSDT", n, "1.5", "2", EPOCH + n)) for n in ids]
         )
 
-    folder = tmp_path / "data"
+    folder = tmp_path / "sim"
     replayed(part("a", [10, 11, 12]), folder)
     replayed(part("b", [40, 41, 45]), folder)
     replayed(part("c", [44, 45, 46]), folder)
@@ -138,10 +139,11 @@ def test_what_lies_between_two_recordings_is_no_gap_and_a_hole_in_one_is(tmp_pat
 
 
 def test_more_decimals_than_the_catalog_knows_are_kept(tmp_path: Path) -> None:
-    lines = [line(EPOCH, trade("AUSDT", 1, "1.50", "2.123", EPOCH))]
-    replay = Replay(write_lines(tmp_path / "a.jsonl", lines))
-    known = catalog_of(replay)
-    assert [(info.price_precision, info.quantity_precision) for info in replay.listing([])] == [(1, 3)]
-    lines = [line(EPOCH + 1, trade("AUSDT", 2, "1", "2.12345", EPOCH + 1))]
-    finer = Replay(write_lines(tmp_path / "b.jsonl", lines))
-    assert [(info.price_precision, info.quantity_precision) for info in finer.listing(known)] == [(1, 5)]
+    folder = tmp_path / "sim"
+    for trade_id, price, quantity in ((1, "1.50", "2.123"), (2, "1", "2.12345")):
+        payload = trade("AUSDT", trade_id, price, quantity, EPOCH)
+        replayed(write_lines(tmp_path / "a.jsonl", [line(EPOCH, payload)]), folder)
+    with closing(catalog_in(folder)) as catalog:
+        (info,) = (symbol.info for symbol in catalog.symbols())
+    assert (info.price_precision, info.quantity_precision) == (1, 5)
+    assert (info.base_currency, info.quote_currency, info.is_active) == ("A", "USDT", True)

@@ -13,6 +13,7 @@ from tradeback._fast.cursor import durable_places as durable_places
 
 DEFAULT_SEGMENT_BYTES: Final[int]
 DEFAULT_RETENTION_BYTES: Final[int]
+LOCK_NAME: Final[str]
 
 class PrepareReport(NamedTuple):
     deleted: tuple[str, ...]

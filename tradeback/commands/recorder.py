@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from pathlib import Path
 
 import click
 import structlog
@@ -12,9 +13,11 @@ import structlog
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.config import Config, notices
+from tradeback.errors import TradebackError
 from tradeback.exchange.choice import choose_exchange
 from tradeback.log import set_up_logging
 from tradeback.recorder.app import Recorder
+from tradeback.recorder.ending import journal_ended, replay_ended
 from tradeback.recorder.lock import RecorderLock
 from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
@@ -23,21 +26,37 @@ log = structlog.get_logger(__name__)
 
 
 @click.command("recorder")
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Push this recording through the journal into the stores; no server may run on the data folder.",
+)
+@click.option(
+    "--exit-at-end",
+    is_flag=True,
+    help="End once all is stored: the recording, or what the server journaled, when no server runs any more.",
+)
 @click.option("--ready-fd", type=int, hidden=True)
 @with_config
-def recorder(config: Config, ready_fd: int | None) -> None:
+def recorder(config: Config, replay: Path | None, exit_at_end: bool, ready_fd: int | None) -> None:
     """Run the recorder: it stores what the server journals, makes bars of it, and fetches what is missing."""
+    if replay is not None and not exit_at_end:
+        raise click.UsageError(
+            "give --exit-at-end with --replay: behind a recording there is nothing to wait for"
+        )
     set_up_logging(config.log)
     for notice in notices(config):
         log.warning(notice)
-    asyncio.run(_record(config, ready_fd))
+    asyncio.run(_record(config, replay, exit_at_end, ready_fd))
 
 
-async def _record(config: Config, ready_fd: int | None) -> None:
+async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_fd: int | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    if replay is not None and config.exchange.name == "auto":
+        config = config.with_exchange("sim")
     chosen = await choose_exchange(config.exchange)
     log.info("exchange chosen", exchange=chosen.name, reason=chosen.reason)
     config = config.model_copy(update={"exchange": chosen.apply(config.exchange)})
@@ -48,8 +67,36 @@ async def _record(config: Config, ready_fd: int | None) -> None:
         contextlib.closing(open_history(config, write=True)) as history,
     ):
         recording = Recorder(config, folder, chosen.name, history, catalog)
-        await recording.run(lambda addresses: _tell(addresses, ready_fd), stop)
+
+        async def end() -> None:
+            if replay is None:
+                await journal_ended(folder, recording.sinks)
+            else:
+                await _replay(replay, recording, config, folder)
+
+        await recording.run(
+            lambda addresses: _tell(addresses, ready_fd),
+            stop,
+            until=end if exit_at_end else None,
+            offline=replay is not None,
+        )
+        if replay is not None and stop.is_set():
+            raise TradebackError(f"stopped before the end of {replay}: the same command goes on where it was")
     log.info("recorder stopped")
+
+
+async def _replay(path: Path, recording: Recorder, config: Config, folder: Path) -> None:
+    report = await replay_ended(
+        path, folder, config.exchange.name, recording.catalog, config.journal, recording.sinks
+    )
+    log.info(
+        "the recording is stored",
+        recording=str(path),
+        messages=report.messages,
+        new_records=report.journaled,
+    )
+    if report.faults:
+        raise TradebackError(f"{report.faults}; all else is stored")
 
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:

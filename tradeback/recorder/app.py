@@ -61,10 +61,18 @@ class Recorder:
         self.status: dict[str, Callable[[], Any]] = {}  # further parts of the status, by key
         self._started_ns = time.time_ns()
 
-    async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
-        """Record until `stop` is set. `ready` gets the address of the control socket once it listens.
+    async def run(
+        self,
+        ready: Callable[[dict[str, str]], None],
+        stop: asyncio.Event,
+        *,
+        until: Service | None = None,
+        offline: bool = False,
+    ) -> None:
+        """Record until `stop` is set, or `until` returns. `ready` gets the control socket's address once it listens.
 
-        Raises DataFolderError where a file of the data folder cannot be used.
+        `offline`: there is no exchange to ask, and none to watch. Raises what `until` raises, and DataFolderError
+        where a file of the data folder cannot be used.
         """
         async with AsyncExitStack() as stack:
             self._open_files(stack)
@@ -81,7 +89,8 @@ class Recorder:
             stack.push_async_callback(self._stop_sinks)
             for sink in self.sinks:
                 sink.start()
-            self._make_services()
+            if not offline:
+                self._make_services()
             control = ControlSocket(self._folder / SOCKET_NAME, self.handlers)
             stack.push_async_callback(control.stop)
             await control.start()
@@ -94,7 +103,7 @@ class Recorder:
                 tasks.append(asyncio.create_task(self._serve(name, service), name=name))
             stack.push_async_callback(_cancel, tasks)
             ready({"control": str(self._folder / SOCKET_NAME)})
-            await stop.wait()
+            await _wait(stop, until)
 
     def _open_files(self, stack: AsyncExitStack) -> None:
         self.stats = Stats.create(
@@ -194,6 +203,19 @@ class Recorder:
             "errors": [f"{sink['name']}: {sink['error']}" for sink in sinks if sink["error"]],
             **{key: part() for key, part in self.status.items()},
         }
+
+
+async def _wait(stop: asyncio.Event, until: Service | None) -> None:
+    stopping = asyncio.ensure_future(stop.wait())
+    waiting = [stopping] if until is None else [stopping, asyncio.ensure_future(until())]
+    try:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            await future
+    finally:
+        for future in waiting:
+            future.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -27,6 +27,7 @@ from tradeback.exchange.recording import recorded_lines
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.recorder.scan import scan_recording
 from tradeback.recovery import bring_up
+from tradeback.store.base import Catalog
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +53,14 @@ class Replay:
     """A recording, and the data folder of one exchange that it goes to.
 
     Opening it reads the recording once through, so that it is known before the start what is of no use. ExchangeError
-    where it cannot be read or holds no message.
+    where it cannot be read or holds no message. `stop` ends it early, this reading and `run` alike.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stop: threading.Event | None = None) -> None:
         self.path = path
-        self.scan = scan_recording(path)
-        if not self.scan.symbols:
+        self._stop = stop or threading.Event()
+        self.scan = scan_recording(path, self._stop)
+        if not self.scan.symbols and not self._stop.is_set():
             faults = self.scan.faults()
             raise ExchangeError(
                 f"{path} holds no trade, aggTrade or bookTicker to replay{': ' if faults else ''}{faults}"
@@ -83,18 +85,19 @@ class Replay:
         self,
         folder: Path,
         exchange: str,
-        symbols: Iterable[Symbol],
+        catalog: Catalog,
         config: JournalConfig,
         *,
-        stop: threading.Event | None = None,
         read_to: Callable[[], int] | None = None,
     ) -> ReplayReport:
-        """Push it into the journal of `folder`. What the journal had before is in it once. `symbols` are the catalog's.
+        """Push it into the journal of `folder`, and its symbols into the catalog. What was there before is there once.
 
-        `stop` ends it early. `read_to` tells the number of the next record that the slowest reader takes: it is waited
+        `read_to` tells the number of the next record that the slowest reader takes: it is waited
         for where it falls far behind, so that the journal's retention never overtakes it. Blocks: for a thread.
         DataFolderError where a server runs on the folder, or its files cannot be used.
         """
+        if self._stop.is_set():
+            return ReplayReport(0, 0, "", True)
         with ExitStack() as stack:
             journal = JournalWriter.open(
                 folder / "journal",
@@ -108,14 +111,15 @@ class Replay:
             stack.callback(table.close)
             stats = Stats.in_memory()
             stack.callback(stats.close)
-            known = {symbol.name: symbol for symbol in symbols}
+            catalog.sync_symbols(self.listing(catalog.symbols()))
+            known = {symbol.name: symbol for symbol in catalog.symbols()}
             bring_up(table, table_path, journal, known.values())
             for name, seen in self.scan.symbols.items():
                 slot = table.add(name, known[name].stream_id, known[name].info.quantity_precision)
                 if seen.first_id is not None and seen.first_id > cast(int, table.state(slot)["next_id"]):
                     # What was traded between the end of the journal and the begin of the recording is no gap.
                     table.rebase(slot)
-            pace = _Pace(journal, config.retention_bytes, stop or threading.Event(), read_to)
+            pace = _Pace(journal, config.retention_bytes, self._stop, read_to)
             begun = journal.next_seq
             messages = self._push(Ingest(table, journal, FanOut(table, stats), stats), pace)
             return ReplayReport(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -74,12 +75,14 @@ class _NoRecording(ExchangeError):
     """Too many lines are of no use."""
 
 
-def scan_recording(path: Path) -> Scan:
-    """Read a recording once through. ExchangeError where it cannot be read, or is none."""
+def scan_recording(path: Path, stop: threading.Event) -> Scan:
+    """Read a recording once through, or until `stop`. ExchangeError where it cannot be read, or is none."""
     scan = Scan(path)
     strays = _Strays()
     try:
         for number, received, text in recorded_lines(path, scan.leave_out):
+            if stop.is_set():
+                break
             try:
                 event = _event(text, int(received * 1e9))
             except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:

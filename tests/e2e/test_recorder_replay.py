@@ -1,0 +1,143 @@
+"""`tradeback recorder --replay` and `--exit-at-end` as processes: what is stored, when they end, and with what."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.playback.replaying import run_recorder
+from tests.reference.recordings import EPOCH, line, trade, write_lines
+from tradeback._fast.journal import JournalWriter
+
+MANY = 60_000
+AUSDT = 1
+
+
+def stored(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Everything in the history."""
+    with closing(sqlite3.connect(folder / "sim" / "history.sqlite")) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM {table}").fetchall()
+            for table in ("ticks", "bars", "covered", "gaps", "places")
+        }
+
+
+def recorder(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tradeback", "recorder", "--data-dir", str(folder), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "TRADEBACK_EXCHANGE": "sim"},
+    )
+
+
+@pytest.fixture(scope="module")
+def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trades 1 to MANY of AUSDT, a millisecond apart; prices differ from one to the next."""
+    lines = [
+        line(EPOCH + n / 1000, trade("AUSDT", n, f"1.{n % 97:02d}", "0.1", EPOCH + n / 1000))
+        for n in range(1, MANY + 1)
+    ]
+    return write_lines(tmp_path_factory.mktemp("long") / "long.jsonl", lines)
+
+
+def test_replayed_twice_it_is_stored_once(tmp_path: Path, long_recording: Path) -> None:
+    arguments = ["--replay", str(long_recording), "--exit-at-end"]
+    first = run_recorder(*arguments, folder=tmp_path)
+    assert first.returncode == 0, first.stdout
+    before = stored(tmp_path)
+    assert before["covered"] == [(AUSDT, 1, MANY)]
+    assert len(before["ticks"]) == MANY
+    second = run_recorder(*arguments, folder=tmp_path)
+    assert second.returncode == 0, second.stdout
+    assert stored(tmp_path) == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_one_that_is_ended_goes_on_when_it_is_started_again(
+    tmp_path: Path, long_recording: Path, signum: signal.Signals
+) -> None:
+    whole = tmp_path / "whole"
+    arguments = ["--replay", str(long_recording), "--exit-at-end"]
+    assert run_recorder(*arguments, folder=whole).returncode == 0
+    cut = tmp_path / "cut"
+    with recorder(cut, *arguments) as process:
+        segments = cut / "sim" / "journal"
+        # As soon as it writes: it has a second and more to go.
+        while process.poll() is None and not list(segments.glob("*.segment")):
+            time.sleep(0.01)
+        process.send_signal(signum)
+        text, _ = process.communicate(timeout=60)
+    assert process.returncode == (1 if signum == signal.SIGINT else -signum)
+    if signum == signal.SIGINT:
+        assert "the same command goes on where it was" in text
+        assert "Traceback" not in text
+    assert run_recorder(*arguments, folder=cut).returncode == 0
+    assert stored(cut) == stored(whole)
+
+
+def test_it_is_refused_where_a_server_runs(tmp_path: Path, long_recording: Path) -> None:
+    with JournalWriter.open(tmp_path / "sim" / "journal", "sim"):
+        done = run_recorder("--replay", str(long_recording), "--exit-at-end", folder=tmp_path)
+    assert done.returncode == 1
+    assert f"is being written by process {os.getpid()}" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_what_is_intact_is_stored_and_the_rest_is_told(tmp_path: Path) -> None:
+    lines = [line(EPOCH + n, trade("AUSDT", n, "1.5", "0.1", EPOCH + n)) for n in range(1, 10)]
+    lines[4] = lines[4][:40] + "\n"
+    path = write_lines(tmp_path / "broken.jsonl", lines)
+    done = run_recorder("--replay", str(path), "--exit-at-end", folder=tmp_path)
+    assert done.returncode == 1
+    assert f"Error: 1 line of {path} held no message, the first is line 5" in done.stdout
+    assert done.stdout.rstrip().endswith("all else is stored")
+    assert "Traceback" not in done.stdout
+    content = stored(tmp_path)
+    assert content["covered"] == [(AUSDT, 1, 4), (AUSDT, 6, 9)]
+    assert [row[1:3] for row in content["gaps"]] == [(5, 5)]
+
+
+def test_a_replay_that_is_not_to_end_is_wrong_usage(tmp_path: Path, long_recording: Path) -> None:
+    done = run_recorder("--replay", str(long_recording), folder=tmp_path)
+    assert done.returncode == 2
+    assert "give --exit-at-end with --replay" in done.stdout
+
+
+def test_without_a_recording_it_ends_with_the_journal(tmp_path: Path) -> None:
+    journal = JournalWriter.open(tmp_path / "sim" / "journal", "sim")
+    with recorder(tmp_path, "--exit-at-end") as process:
+        assert process.stdout is not None
+        try:
+            while "recorder ready" not in process.stdout.readline():
+                pass
+            for trade_id in range(1, 5_001):
+                journal.append_trade(
+                    stream_id=AUSDT,
+                    price=1.5,
+                    qty=0.1,
+                    trade_id=trade_id,
+                    ts_event=int(EPOCH * 1e9) + trade_id,
+                )
+                if trade_id == 2_500:
+                    # Stored, and still it does not end: there is a writer.
+                    deadline = time.monotonic() + 60
+                    while len(stored(tmp_path)["ticks"]) < 2_500:
+                        assert time.monotonic() < deadline
+                        time.sleep(0.02)
+                    assert process.poll() is None
+        finally:
+            journal.close()
+        assert process.wait(60) == 0
+    content = stored(tmp_path)
+    assert content["covered"] == [(AUSDT, 1, 5_000)]
+    assert content["places"] == [("journal", 5_001), ("repairs", 1)]
