@@ -9,6 +9,7 @@ when it fails. None of them needs the exchange or the server to be there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -25,6 +26,7 @@ from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
+from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.store.base import Catalog, History
@@ -38,6 +40,7 @@ LAGS_EVERY = 1.0
 RETAIN_EVERY = 600.0
 SERVICE_RETRY_MIN = 1.0
 SERVICE_RETRY_MAX = 60.0
+REST_ATTEMPTS = 2  # of one request; who asked waits longer and longer by itself, and lets others go first
 REPAIRS_SEGMENT_BYTES = 4 * 1024 * 1024  # repairs are few
 
 Service = Callable[[], Awaitable[None]]
@@ -79,7 +82,7 @@ class Recorder:
             self.rest = await stack.enter_async_context(
                 ExchangeRest(
                     self._config.exchange.rest_endpoint,
-                    RestPolicy(weight_share=self._config.recorder.weight_share),
+                    RestPolicy(attempts=REST_ATTEMPTS, weight_share=self._config.recorder.weight_share),
                 )
             )
             self.server = ControlClient(self._folder / "control.sock")
@@ -133,6 +136,13 @@ class Recorder:
 
     def _make_services(self) -> None:
         """What runs beside the sinks, by name; each may add handlers and a part of the status."""
+        loop = asyncio.get_running_loop()
+        repair = Repair(
+            self.history, self.rest, self.repairs, self.symbols.symbol, self._config.recorder.backfill_age
+        )
+        self.history_sink.on_gaps = lambda: _wake(loop, repair.wake)
+        self.services["repair"] = repair.run
+        self.status["repair"] = repair.state
 
     async def _stop_sinks(self) -> None:
         for sink in self.sinks:
@@ -222,3 +232,9 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+    """Tell the main thread, from a sink's; while the loop closes nobody needs to be told."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(wake)
