@@ -18,6 +18,7 @@ from tradeback.exchange.rest import ExchangeRest
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.model import Symbol
 from tradeback.server.app import Server
+from tradeback.server.feed import Feed
 
 
 def config_of(folder: Path, sim: Sim, symbols: list[str], **exchange: Any) -> Config:
@@ -49,22 +50,29 @@ async def running(
             infos = await rest.exchange_info()
         known = [Symbol(info, stream_id) for stream_id, info in enumerate(infos, 1)]
         config = config_of(folder, sim, sim.symbols, **exchange)
-        (folder / "sim").mkdir()
-        server = Server(config, folder / "sim", "sim", known)
-        ready, stop = asyncio.Event(), asyncio.Event()
-        serving = asyncio.create_task(server.run(lambda _: ready.set(), stop))
-        done, _ = await asyncio.wait(
-            {serving, asyncio.create_task(ready.wait())}, return_when=asyncio.FIRST_COMPLETED
-        )
-        if serving in done:
-            await serving
-        try:
+        async with serving(folder, config, known) as server:
             await until(lambda: all(feed.connected for feed in server.feeds))
             await until(lambda: min(subscribed(server).values()) == symbols)
             yield sim, server
-        finally:
-            stop.set()
-            await serving
+
+
+@asynccontextmanager
+async def serving(folder: Path, config: Config, known: list[Symbol]) -> AsyncIterator[Server]:
+    """A server that is ready."""
+    (folder / "sim").mkdir()
+    server = Server(config, folder / "sim", "sim", known)
+    ready, stop = asyncio.Event(), asyncio.Event()
+    running = asyncio.create_task(server.run(lambda _: ready.set(), stop))
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        waiting.cancel()
+        await running
+    try:
+        yield server
+    finally:
+        stop.set()
+        await running
 
 
 def subscribed(server: Server) -> dict[str, int]:
@@ -153,6 +161,79 @@ def test_a_mute_connection_is_given_up(tmp_path: Path) -> None:
     run(scenario())
 
 
+def feed_of(server: Server, line: str) -> Feed:
+    return next(feed for feed in server.feeds if feed.stream_type == line)
+
+
+def test_a_refused_stream_is_left_out_and_the_rest_delivers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, symbols=12) as (sim, server):
+            bad = f"{sim.symbols[5].lower()}@trade"
+            sim.fault("refuse", bad, None, 3600.0)
+            sim.fault("cut", "trade", 1, None)
+            feed = feed_of(server, "trade")
+            await until(lambda: feed.describe()["refusals"] == {bad: f"Invalid request: {bad} is refused"})
+            await until(lambda: subscribed(server)[feed.name] == 11)
+            assert (feed.connected, feed.connects) == (True, 2)
+            # The next connection knows, and asks for the others at once.
+            refusals = sim.faults.done["refuse"]
+            sim.fault("cut", "trade", 1, None)
+            await until(lambda: feed.connects == 3 and subscribed(server)[feed.name] == 11)
+            assert sim.faults.done["refuse"] == refusals
+            # What is no longer wanted is forgotten, and tried at once when it is wanted again.
+            server.feeds.drop(sim.symbols[5])
+            assert feed.describe()["refused"] == 0
+            sim.clear_faults()
+            server.feeds.want(sim.symbols[5])
+            await until(lambda: subscribed(server)[feed.name] == 12)
+            assert sim.hub.rate_cuts == 0
+            await settle(sim, server)
+            assert_nothing_lost(tmp_path, sim)
+
+    run(scenario())
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("the exchange refuses a stream") == 1
+
+
+def test_a_line_without_its_busiest_stream_is_not_taken_for_mute(tmp_path: Path) -> None:
+    """Others bring trades of the refused stream; that this one brings none of them says nothing."""
+
+    async def scenario() -> None:
+        async with Sim(SimConfig(symbols=2, paused=True)) as sim:
+            async with ExchangeRest(sim.rest_url) as rest:
+                infos = await rest.exchange_info()
+            known = [Symbol(info, stream_id) for stream_id, info in enumerate(infos, 1)]
+            busy = sim.symbols[0]
+            sim.fault("refuse", f"{busy.lower()}@trade", None, 3600.0)
+            config = config_of(tmp_path, sim, sim.symbols, mute_limit="500ms")
+            async with serving(tmp_path, config, known) as server:
+                feed, others = feed_of(server, "trade"), feed_of(server, "aggTrade")
+                await until(lambda: feed.describe()["refused"] == 1 and others.connected)
+                for _ in range(20):
+                    sim.order(busy, [("100", "1")])
+                    await asyncio.sleep(0.1)
+                assert (feed.connects, feed.last_error) == (1, None)
+
+    run(scenario())
+
+
+def test_a_subscription_that_is_never_answered_ends_the_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, mute_limit="1s") as (sim, server):
+            feed = feed_of(server, "trade")
+            sim.fault("unanswered", "trade", 2, None)
+            sim.fault("cut", "trade", 1, None)
+            await until(lambda: sim.faults.done["unanswered"] == 2)
+            await until(lambda: subscribed(server)[feed.name] == 4 and feed.connects == 4)
+            assert feed.last_error == "trade-0: no answer to SUBSCRIBE of 4 streams within 1 s"
+            await settle(sim, server)
+            assert_nothing_lost(tmp_path, sim)
+
+    run(scenario())
+
+
 def test_a_shutdown_notice_is_obeyed_before_the_connection_ends(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, rate=2_000.0) as (sim, server):
@@ -183,21 +264,15 @@ def test_more_streams_than_a_connection_may_carry_open_more_connections(tmp_path
         async with Sim(SimConfig(symbols=25, rate=500.0)) as sim:
             async with ExchangeRest(sim.rest_url) as rest:
                 known = [Symbol(info, i) for i, info in enumerate(await rest.exchange_info(), 1)]
-            (tmp_path / "sim").mkdir()
             config = config_of(tmp_path, sim, sim.symbols, streams_per_connection=10)
-            server = Server(config, tmp_path / "sim", "sim", known)
-            ready, stop = asyncio.Event(), asyncio.Event()
-            serving = asyncio.create_task(server.run(lambda _: ready.set(), stop))
-            await ready.wait()
-            assert len(list(server.feeds)) == 9
-            await until(lambda: sum(subscribed(server).values()) == 75)
-            assert sim.hub.rate_cuts == 0
-            await all_trade(sim)
-            assert max(len(connection.streams) for connection in sim.hub.connections) == 10
-            await settle(sim, server)
-            assert_nothing_lost(tmp_path, sim)
-            stop.set()
-            await serving
+            async with serving(tmp_path, config, known) as server:
+                assert len(list(server.feeds)) == 9
+                await until(lambda: sum(subscribed(server).values()) == 75)
+                assert sim.hub.rate_cuts == 0
+                await all_trade(sim)
+                assert max(len(connection.streams) for connection in sim.hub.connections) == 10
+                await settle(sim, server)
+                assert_nothing_lost(tmp_path, sim)
 
     run(scenario())
 

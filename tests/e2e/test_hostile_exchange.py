@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import hashlib
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -275,34 +277,120 @@ def test_garbage_is_counted_and_changes_nothing(tmp_path: Path) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        b"\x81\x7f" + struct.pack(">Q", 1 << 40),
-        b"\x81\x05\xff\xfe\xfd\xfc\xfb",
-        b"\xf1\x00",
-        b"\x83\x00",
-        b"\x80\x01x",
-        b"\x89\x7e\x01\x00" + bytes(256),
-    ],
-    ids=["a-terabyte", "not-utf8", "reserved-bits", "reserved-opcode", "continues-nothing", "long-ping"],
-)
-def test_a_broken_frame_costs_one_connection_at_most(tmp_path: Path, frame: bytes) -> None:
+BROKEN = {
+    "a-terabyte": b"\x81\x7f" + struct.pack(">Q", 1 << 40),
+    "reserved-opcode": b"\x83\x00",
+    "long-ping": b"\x89\x7e\x01\x00" + bytes(256),
+}
+ODD = {
+    "not-utf8": b"\x81\x05\xff\xfe\xfd\xfc\xfb",
+    "reserved-bits": b"\xf1\x00",
+    "continues-nothing": b"\x80\x01x",
+}
+
+
+@pytest.mark.parametrize("frame", [*BROKEN.values(), *ODD.values()], ids=[*BROKEN, *ODD])
+@pytest.mark.parametrize("at_once", [True, False], ids=["with-the-upgrade", "later"])
+def test_a_broken_frame_costs_one_connection_at_most(tmp_path: Path, frame: bytes, at_once: bool) -> None:
     connections = 0
 
     async def behave(connection: ServerConnection) -> None:
         nonlocal connections
         connections += 1
-        if connections <= 3:
+        mine = connections
+        if mine <= 3 and at_once:
             connection.transport.write(frame)
         request = orjson.loads(await connection.recv())
         await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
-        await connection.send(trade(connections).decode())
+        if mine <= 3:
+            connection.transport.write(frame)
+            await connection.transport.drain()
+        if mine > 3 or frame in ODD.values():
+            await connection.send(trade(mine).decode())
         await connection.wait_closed()
 
     async def scenario() -> None:
+        unheard: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
         async with exchange(behave) as url, feeds_on(tmp_path, url) as (feeds, ingest):
             await until(lambda: all(feed.connected and feed.last_message_ns for feed in feeds))
             assert ingest.table.state(0)["price"] == 100.5
+            if frame in BROKEN.values():
+                assert told(feeds, "the exchange broke the WebSocket protocol: ")
+        gc.collect()
+        await asyncio.sleep(0)
+        assert not unheard
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("close", "words"),
+    [
+        (b"\x88\x13" + struct.pack(">H", 1008) + b"Too many requests", "with code 1008 Too many requests"),
+        (b"\x88\x02" + struct.pack(">H", 4999), "with code 4999"),
+        (b"\x88\x00", "closed the connection"),
+        (b"", "closed the connection"),
+    ],
+    ids=["with-a-reason", "unknown-code", "without-a-code", "without-a-word"],
+)
+def test_why_the_exchange_closed_is_told(tmp_path: Path, close: bytes, words: str) -> None:
+    async def behave(connection: ServerConnection) -> None:
+        await connection.recv()
+        connection.transport.write(close)
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url) as (feeds, _):
+            await until(lambda: told(feeds, words))
+
+    run(scenario())
+
+
+def test_an_upgrade_that_is_answered_when_nobody_waits_any_more(tmp_path: Path) -> None:
+    asked, stopped = asyncio.Event(), asyncio.Event()
+    closed = 0
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal closed
+        asked.set()
+        await stopped.wait()
+        with contextlib.suppress(ConnectionError):
+            await ServerConnection(reader, writer).shake_hands()
+            await reader.read()
+        closed += 1
+        writer.close()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(serve_one, "127.0.0.1", 0)
+        async with server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with feeds_on(tmp_path, url):
+                await asked.wait()
+            stopped.set()
+            await until(lambda: closed == 3)
+
+    run(scenario())
+
+
+def test_an_exchange_that_announces_a_shutdown_to_everybody_is_not_pressed(tmp_path: Path) -> None:
+    """Twice on each connection, as soon as it is there: a new one each time would get the address banned."""
+    opened: list[float] = []
+
+    async def behave(connection: ServerConnection) -> None:
+        opened.append(time.monotonic())
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        notice = {"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": 1770123456789}}
+        for number in range(2):
+            await connection.send(trade(len(opened) + number).decode())
+            await connection.send(orjson.dumps(notice).decode())
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url, reconnect_interval="500ms") as (feeds, _):
+            await until(lambda: all(feed.connects >= 4 for feed in feeds))
+            assert told(feeds, "")
+            # The second at once, the others after 0.5 s and 1 s, each with jitter above a half.
+            assert max(opened) - min(opened) > 0.7
 
     run(scenario())

@@ -190,6 +190,22 @@ def test_mute_keeps_the_connection_and_sends_nothing() -> None:
     with_bench(scenario)
 
 
+def test_a_subscription_is_refused_or_stays_unanswered() -> None:
+    async def scenario(bench: Bench) -> None:
+        asked = {"method": "SUBSCRIBE", "params": ["ethusdt@trade", QUOTES], "id": 7}
+        await bench.fault(kind="refuse", stream=QUOTES)
+        answer = await bench.aggs.ask(asked)
+        assert answer == {"code": 2, "msg": f"Invalid request: {QUOTES} is refused", "id": 7}
+        await bench.fault(kind="unanswered", stream="bookTicker")
+        bench.aggs.send(asked)
+        listed = await bench.aggs.ask({"method": "LIST_SUBSCRIPTIONS", "id": 8})
+        assert listed == {"result": [AGGS], "id": 8}
+        assert (await bench.aggs.ask(asked)) == {"result": None, "id": 7}
+        assert (await bench.state())["faults_done"] == {"refuse": 1, "unanswered": 1}
+
+    with_bench(scenario)
+
+
 def test_shutdown_is_announced_and_then_happens() -> None:
     async def scenario(bench: Bench) -> None:
         combined = await Consumer.open(f"{bench.sim.ws_url}/stream?streams={QUOTES}")

@@ -68,9 +68,9 @@ cdef class FeedListener(WSListener):
     cdef object _on_other
     cdef object _on_unusual
     cdef object _on_malformed
-    cdef object _on_lost
     cdef object _after_reads
     cdef bytearray _parts               # of a message in several frames; None: there is none
+    cdef public bint abandoned
     cdef readonly int64_t last_frame_ns
     cdef readonly int64_t last_market_ns
 

@@ -53,6 +53,7 @@ class FlushHook(IterationHook):
     def __init__(self, fanout: FanOut, budget_ns: int, on_failed: Callable[[], None]) -> None: ...
 
 class FeedListener(WSListener):
+    abandoned: bool
     last_frame_ns: int
     last_market_ns: int
     def __init__(
@@ -62,6 +63,5 @@ class FeedListener(WSListener):
         on_other: Callable[[bytes], None],
         on_unusual: Callable[[bytes], bytes | None],
         on_malformed: Callable[[bytes], None],
-        on_lost: Callable[[], None],
         after_reads: Callable[[], None] | None,
     ) -> None: ...

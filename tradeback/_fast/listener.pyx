@@ -332,25 +332,27 @@ cdef class FeedListener(WSListener):
     `on_other(message: bytes)` gets what is no market event (answers to SUBSCRIBE, announcements),
     `on_unusual(message: bytes) -> bytes | None` what only the slow path can judge: it returns the same event in
     the predicted layout, or None and sees to it itself. `on_malformed(message: bytes)` gets what no event can be
-    had from, and `on_lost()` the end of the connection. `after_reads()` is called after the last message of a read
-    where clients have something to get; None where the loop flushes by itself. `last_frame_ns` and `last_market_ns`
-    are monotonic times, 0 before the first.
+    had from. `after_reads()` is called after the last message of a read where clients have something to get; None
+    where the loop flushes by itself. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
+    `abandoned` is set by an owner that no longer waits for the connection: it ends as soon as it is there.
     """
 
-    def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, on_lost, after_reads):
+    def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, after_reads):
         self._ingest = ingest
         self._on_other = on_other
         self._on_unusual = on_unusual
         self._on_malformed = on_malformed
-        self._on_lost = on_lost
         self._after_reads = after_reads
         self._parts = None
+        self.abandoned = False
         self.last_frame_ns = 0
         self.last_market_ns = 0
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.last_frame_ns = monotonic_ns()
         self._ingest.stats.count(C_FEED_CONNECTS)
+        if self.abandoned:
+            transport.disconnect(False)
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef int64_t now = monotonic_ns()
@@ -375,7 +377,6 @@ cdef class FeedListener(WSListener):
 
     cpdef on_ws_disconnected(self, WSTransport transport):
         self._ingest.stats.count(C_FEED_DISCONNECTS)
-        self._on_lost()
 
     def _gather(self, WSFrame frame):
         """A message in several frames: the exchange sends none, but it may."""

@@ -7,6 +7,7 @@ before an old connection ends has the next one delivering.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tradeback.config import ExchangeConfig
 from tradeback.errors import ExchangeError
 from tradeback.exchange.binance import BOOK_TICKER, COMBINED_PATH, STREAM_TYPES, stream_name
 from tradeback.server.connection import FeedConnection
+from tradeback.server.subscriptions import Refusals
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,7 @@ AT_ONCE = 0.25
 AT_ONCE_EVERY = 10.0
 STABLE_AFTER = 30.0
 RENEWAL_TIMEOUT = 30.0
+SHOWN_REFUSALS = 20
 
 
 def backoff_delays(first: float) -> Iterator[float]:
@@ -63,7 +66,9 @@ class Feed:
         self._next: FeedConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._delays = backoff_delays(config.reconnect_interval)
+        self._refusals = Refusals()
         self._at_once: float | None = None  # when it was last tried again at once, in the loop's time
+        self._renewed: float | None = None  # when a renewal was last asked for
         self._missed_from = 0  # last message of the connection beside which others brought trades
 
     @property
@@ -83,7 +88,9 @@ class Feed:
             "name": self.name,
             "connected": self.connected,
             "streams": len(self.symbols),
-            "subscribed": len(self._current.subscribed) if self._current is not None else 0,
+            "subscribed": self._current.subscribed if self._current is not None else 0,
+            "refused": len(self._refusals),
+            "refusals": self._refusals.reasons(SHOWN_REFUSALS),
             "connects": self.connects,
             "last_message_age": age,
             "last_error": self.last_error,
@@ -98,9 +105,13 @@ class Feed:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._close()
+
+    async def _close(self) -> None:
         for connection in (self._current, self._next):
             if connection is not None:
-                connection.close()
+                await connection.close()
+        self._current = self._next = None
 
     def add(self, symbol: str) -> None:
         """Carry the symbol's stream from now on."""
@@ -114,6 +125,7 @@ class Feed:
 
     def _tell(self) -> None:
         streams = self._streams()
+        self._refusals.keep(streams)
         for connection in (self._current, self._next):
             if connection is not None:
                 connection.want(streams)
@@ -134,9 +146,8 @@ class Feed:
             except Exception as error:  # a fault of ours: without a new try the feed would be gone for good
                 self.last_error = repr(error)
                 log.exception("a feed raised", feed=self.name)
-            connection, self._current = self._current, None
-            if connection is not None:
-                connection.close()
+            connection = self._current
+            await self._close()
             await asyncio.sleep(self._pause_after(connection))
 
     def _pause_after(self, connection: FeedConnection | None) -> float:
@@ -152,7 +163,7 @@ class Feed:
         return next(self._delays)
 
     async def _open(self) -> FeedConnection:
-        connection = FeedConnection(self.name, self._ingest, self._config, self._after_reads)
+        connection = FeedConnection(self.name, self._ingest, self._config, self._refusals, self._after_reads)
         await connection.open(self._url)
         connection.want(self._streams())
         self.connects += 1
@@ -184,35 +195,71 @@ class Feed:
             connection.ping()
         heard = max(connection.listener.last_market_ns, connection.subscribed_ns)
         missed = connection.subscribed_ns and (now - heard) / 1e9 > limit and self._witness_ns() > heard
+        if self._refusals:
+            missed = False  # what the others bring may be of a stream that this one is refused
         if missed and self._missed_from == heard:
             connection.fail(f"{self.name}: no message for {limit:.0f} s while other feeds bring trades")
         # At the first look the other feeds may merely have been the faster ones with the first trade in a while.
         self._missed_from = heard if missed else 0
 
     async def _relieve(self, old: FeedConnection) -> None:
-        """Have the next connection deliver, then close the old one. The table drops what both bring."""
+        """Have the next connection deliver, then close the old one. The table drops what both bring.
+
+        Returns with the old one still there where that did not work out. Raises ExchangeError where it was lost
+        meanwhile, and there is no other.
+        """
+        if old.renewal_asked:
+            await self._lasts(old, self._pause_between_renewals())
         old.attention.clear()
         log.info("feed is relieved", feed=self.name, asked=old.renewal_asked)
         try:
             self._next = await self._open()
-            try:
-                async with asyncio.timeout(RENEWAL_TIMEOUT):
-                    await self._next.delivering()
-            except TimeoutError:
-                log.info("the next connection brought nothing yet, as a quiet market would", feed=self.name)
-            if self._next.failure is not None:
-                raise ExchangeError(self._next.failure)
+            await self._delivering(self._next, old)
         except ExchangeError as error:
             if self._next is not None:
-                self._next.close()
+                await self._next.close()
                 self._next = None
-            if old.failure is not None:
-                raise
             log.warning("not relieved, the old connection goes on", feed=self.name, reason=str(error))
-            await asyncio.sleep(next(self._delays))
+            await self._lasts(old, next(self._delays))
             return
-        self._current, self._next = self._next, None
-        old.close()
+        if asyncio.get_running_loop().time() - old.opened_at > STABLE_AFTER:
+            self._delays = backoff_delays(self._config.reconnect_interval)
+        self._current, self._next = self._next, old
+        await old.close()
+        self._next = None
+
+    def _pause_between_renewals(self) -> float:
+        """Seconds to wait before a renewal that was asked for: none, unless an exchange asks again and again."""
+        now, before = asyncio.get_running_loop().time(), self._renewed
+        self._renewed = now
+        return 0.0 if before is None or now - before > STABLE_AFTER else next(self._delays)
+
+    @staticmethod
+    async def _lasts(connection: FeedConnection, seconds: float) -> None:
+        """Wait. Raises ExchangeError as soon as the connection is lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await connection.failed.wait()
+        if connection.failure is not None:
+            raise ExchangeError(connection.failure)
+
+    async def _delivering(self, connection: FeedConnection, old: FeedConnection) -> None:
+        """Wait until the connection can take over from the old one. Raises ExchangeError where it cannot."""
+        try:
+            async with asyncio.timeout(RENEWAL_TIMEOUT):
+                await connection.delivering()
+        except TimeoutError:
+            if not connection.settled:
+                raise ExchangeError(
+                    f"{self.name}: not all was subscribed within {RENEWAL_TIMEOUT:.0f} s"
+                ) from None
+            if old.failure is None and old.listener.last_market_ns > connection.subscribed_ns:
+                raise ExchangeError(
+                    f"{self.name}: the next connection brings nothing, while the old one does"
+                ) from None
+            log.info("the next connection brought nothing yet, as a quiet market would", feed=self.name)
+        if connection.failure is not None:
+            raise ExchangeError(connection.failure)
 
 
 class Shard:

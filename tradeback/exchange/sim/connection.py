@@ -70,11 +70,14 @@ class Connection(WSListener):
             if frame.get_payload_as_bytes() == self._ping_payload:
                 self.unanswered_since = None
         elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            self.hub.push(self, self.answer(frame.get_payload_as_bytes()))
-            self.hub.flush()
+            answer = self.answer(frame.get_payload_as_bytes())
+            if answer is not None:
+                self.hub.push(self, answer)
+                self.hub.flush()
 
-    def answer(self, data: bytes) -> bytes:
-        """What the exchange answers to a control message; subscriptions change with it."""
+    def answer(self, data: bytes) -> bytes | None:
+        """What the exchange answers to a control message, None where a fault keeps it silent; subscriptions
+        change with it."""
         try:
             request = orjson.loads(data)
         except orjson.JSONDecodeError:
@@ -121,7 +124,7 @@ class Connection(WSListener):
         self.hub.change_combined(self, params[1])
         return orjson.dumps({"result": None, "id": request_id})
 
-    def _subscribe(self, method: str, params: list[object], request_id: object) -> bytes:
+    def _subscribe(self, method: str, params: list[object], request_id: object) -> bytes | None:
         names = [name for name in params if isinstance(name, str) and name]
         if len(names) != len(params) or not names:
             return _error(2, "Invalid request: params must be an array of stream names", request_id)
@@ -129,6 +132,12 @@ class Connection(WSListener):
             if len(self.streams.keys() | set(names)) > self.hub.limits.streams:
                 limit = self.hub.limits.streams
                 return _error(2, f"Invalid request: a connection carries at most {limit} streams", request_id)
+            fault = self.hub.faults.on_subscribe(names)
+            if fault is not None:
+                kind, name = fault
+                return (
+                    _error(2, f"Invalid request: {name} is refused", request_id) if kind == "refuse" else None
+                )
             self.hub.subscribe(self, names)
         else:
             self.hub.unsubscribe(self, names)

@@ -15,9 +15,10 @@ BINARY = 2
 
 STREAM_KINDS = frozenset({"skip", "repeat", "reorder", "garbage"})
 CONNECTION_KINDS = frozenset({"cut", "mute", "shutdown"})
+SUBSCRIBE_KINDS = frozenset({"refuse", "unanswered"})
 REST_KINDS = frozenset({"rest429", "rest418", "rest5xx", "html", "stall", "badcolumns"})
 # Broken text with a stream, broken REST bodies without one.
-KINDS = STREAM_KINDS | CONNECTION_KINDS | REST_KINDS | {"truncate"}
+KINDS = STREAM_KINDS | CONNECTION_KINDS | SUBSCRIBE_KINDS | REST_KINDS | {"truncate"}
 
 STREAM_TYPES = ("trade", "aggTrade", "bookTicker", "kline")
 HUGE = 256 * 1024
@@ -94,6 +95,16 @@ class Faults:
 
     def on_connection(self, kind: str) -> list[Fault]:
         return [fault for fault in self.active if fault.kind == kind and not fault.over()]
+
+    def on_subscribe(self, names: list[str]) -> tuple[str, str] | None:
+        """Take the oldest fault that touches a SUBSCRIBE of these streams: its kind, and the stream."""
+        for fault in self.active:
+            if fault.kind in SUBSCRIBE_KINDS:
+                name = next((name for name in names if matches(fault.stream, name)), None)
+                if name is not None and fault.take():
+                    self.done[fault.kind] += 1
+                    return fault.kind, name
+        return None
 
     def on_rest(self) -> Fault | None:
         """Take the oldest fault that touches REST answers as a whole. `badcolumns` waits for rows."""
