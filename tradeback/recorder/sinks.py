@@ -32,7 +32,7 @@ SINKS = (
     "bus",
 )  # that there may be, for cursors of those no longer configured
 
-READ_RECORDS = 8_192  # of one journal, the most in one batch
+READ_RECORDS = 32_768  # of one journal, the most in one batch
 IDLE_MIN = 0.001
 IDLE_MAX = 0.010
 RETRY_MIN = 0.1
