@@ -97,16 +97,17 @@ def test_a_gap_that_is_told_again_says_nothing_new() -> None:
 
 def test_a_symbol_begins() -> None:
     coverage = Coverage({})
-    assert coverage.begin(1, 100, 5) == Gap(1, 0, 99, 5, REASONS["begin"])
-    assert coverage.begin(1, 100, 5) is None
+    begin = REASONS["begin"]
+    assert coverage.begin(1, 0, 100, 5) == [Gap(1, 0, 99, 5, begin)]
+    assert coverage.begin(1, 0, 100, 5) == []
     coverage.add_trade(1, 100)
     # The slower line just below the first one.
     assert coverage.add_trade(1, 99) == [(99, 99)]
-    assert coverage.begin(1, 200, 6) == Gap(1, 101, 199, 6, REASONS["begin"])
+    assert coverage.begin(1, 101, 200, 6) == [Gap(1, 101, 199, 6, begin)]
     assert coverage.add_trade(1, 201, 3, sparse=True) == [(200, 201)]
     assert coverage.holes() == []
     assert coverage.count_gaps() == (0, 0)
-    assert coverage.begin(2, 0, 5) is None
+    assert coverage.begin(2, 0, 0, 5) == []
 
 
 def test_holes_are_what_nothing_accounts_for() -> None:
@@ -120,7 +121,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("trade"), st.integers(0, TOP), st.integers(1, 5), st.booleans(), st.booleans()),
         st.tuples(st.just("gap"), st.integers(0, TOP), st.integers(1, 9), st.booleans(), st.just(False)),
-        st.tuples(st.just("begin"), st.integers(0, TOP), st.just(1), st.just(False), st.just(False)),
+        st.tuples(st.just("begin"), st.integers(0, TOP), st.integers(0, TOP), st.just(False), st.just(False)),
         st.tuples(st.just("write"), st.just(0), st.just(0), st.booleans(), st.just(False)),
     ),
     max_size=40,
@@ -157,10 +158,8 @@ def test_any_sequence_is_what_sets_of_ids_say(sequence: list[tuple[str, int, int
                 coverage.add_gap(gap)
                 missing = dict.fromkeys(ids, "") | missing
         elif kind == "begin":
-            below = [number for number in stored | missing.keys() if number < at]
-            start = max(below) + 1 if below else 0
-            coverage.begin(3, at, 1)
-            missing |= dict.fromkeys(set(range(start, at)), "")
+            coverage.begin(3, count, at, 1)
+            missing = dict.fromkeys(set(range(count, at)) - stored, "") | missing
         else:
             store.write(coverage.changes())
             if first_flag:

@@ -87,18 +87,17 @@ class Coverage:
             for first, last in stream.missing(gap.first_id, gap.last_id)
         ]
 
-    def begin(self, stream_id: int, first_id: int, ts_event: int) -> Gap | None:
-        """The symbol begins, or begins anew, at `first_id`. The ids below it, which nobody asked for, become one
-        open gap of reason GAP_BEGIN, so that every id is accounted for; None where all are already.
+    def begin(self, stream_id: int, floor_id: int, first_id: int, ts_event: int) -> list[Gap]:
+        """The symbol begins, or begins anew, at `first_id`; what counted before lies below `floor_id`. The ids
+        between, which nobody asked for, become an open gap of reason GAP_BEGIN, so that every id is accounted for.
+        Returns what is new of it.
 
         So the beginning stays known: whoever repairs fetches those of its ids that were traded in the minute of
         the beginning, to make that minute whole, and then gives the rest up.
         """
-        stream = self._of(stream_id)
-        first = stream.floor(first_id - 1)
-        if first >= first_id:
-            return None
-        return stream.add_gap(Gap(stream_id, first, first_id - 1, ts_event, GAP_BEGIN))
+        if floor_id >= first_id:
+            return []
+        return self.add_gap(Gap(stream_id, floor_id, first_id - 1, ts_event, GAP_BEGIN))
 
     def give_up(self, gap: Gap) -> None:
         """The exchange cannot give those of the ids that are not stored; `gap.unfillable` tells why."""
