@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from tradeback.config import Config, load_config
-from tradeback.store.base import Catalog
+from tradeback.store.base import Catalog, History
 from tradeback.store.catalog import open_catalog
+from tradeback.store.history_sqlite import open_history
 
 OpenCatalog = Callable[[], Catalog]
 
 
-def sqlite_config(folder: Path) -> Config:
-    return load_config(environ={"DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim"})
+class OpenHistory(Protocol):
+    """Opens the history of a folder; `settings` are variables of the environment. The caller closes it."""
+
+    def __call__(self, folder: Path, *, write: bool = True, **settings: str) -> History: ...
+
+
+def sqlite_config(folder: Path, **settings: str) -> Config:
+    return load_config(environ={"DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim", **settings})
+
+
+def sqlite_history(folder: Path, *, write: bool = True, **settings: str) -> History:
+    return open_history(sqlite_config(folder, **settings), write=write)
 
 
 @pytest.fixture(params=["sqlite"])
@@ -37,3 +49,24 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenC
 @pytest.fixture
 def catalog(open_again: OpenCatalog) -> Catalog:
     return open_again()
+
+
+@pytest.fixture(params=["sqlite"])
+def open_history_at(request: pytest.FixtureRequest) -> OpenHistory:
+    backends: dict[str, OpenHistory] = {"sqlite": sqlite_history}
+    return backends[request.param]
+
+
+@pytest.fixture
+def history(open_history_at: OpenHistory, tmp_path: Path) -> Iterator[History]:
+    """An empty history that is written to; `reader` reads the same, as another process would."""
+    opened = open_history_at(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reader(open_history_at: OpenHistory, history: History, tmp_path: Path) -> Iterator[History]:
+    opened = open_history_at(tmp_path, write=False)
+    yield opened
+    opened.close()

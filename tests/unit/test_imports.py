@@ -83,7 +83,7 @@ ERRORS_ONLY = {"tradeback.errors"}
 # Each driver of a database or a broker, and picows for Cython, is imported in one file.
 ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
     # For its errors; the history speaks to it without SQLAlchemy, whose rows cost more than SQLite does itself.
-    "sqlite3": ("store/sqlite.py", "store/history_sqlite.py"),
+    "sqlite3": ("store/sqlite.py", "store/history_file.py", "store/history_sqlite.py"),
     "alembic": "store/migrations/",
     "mysql": "store/catalog.py",
     "pymysql": "store/catalog.py",

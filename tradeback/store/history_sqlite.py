@@ -1,17 +1,12 @@
 """The history in one SQLite file of the data folder, `history.sqlite`.
 
-It is in WAL mode: readers, in this process or others, never wait for the writer, nor it for them. With
-`synchronous=NORMAL` a commit waits for no disk, so a power loss may take the last commits, whole ones, never a part
-of one. No data are lost by that: the places in the journals are committed together with what was read from there,
-so after the loss they are the older ones, and the sink reads on from them. (A killed process loses nothing.)
-
 Spoken to through the bare driver: an ORM's rows would cost more than SQLite itself does.
 """
 
 from __future__ import annotations
 
+import math
 import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,18 +18,11 @@ from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch
 from tradeback.store.fold import fold
-from tradeback.store.sqlite import LOCK_PATIENCE_S, plain_errors
+from tradeback.store.history_file import HistoryFile
 
 HISTORY_FILE = "history.sqlite"
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x54424831  # "TBH1": tells our files from another program's
-
 PAGE_OF_TICKS = 4_096  # read at once
 STEP_OF_RETENTION = 5_000  # rows deleted in one transaction
-TORN = (
-    "it is torn: restore it from a backup; or move it away, then the recorder makes a new one out of the journal, "
-    "and `tradeback backfill` fetches the bars"
-)
 
 DAY_NS = 1_440 * MINUTE_NS
 _FIRST, _LAST = -(2**63), 2**63 - 1  # what an INTEGER can hold
@@ -42,38 +30,6 @@ _MINUTES = {
     name: length // MINUTE_NS for name, length in RESOLUTIONS.items()
 }  # how the file names a resolution
 _COARSER = [(name, length) for name, length in RESOLUTIONS.items() if name != "1m"]
-
-# Without a rowid a table is its own index: a range of times is read in one go, and no second tree is written.
-_SCHEMA = """
-CREATE TABLE ticks (
-    stream_id INTEGER NOT NULL, ts_event INTEGER NOT NULL, trade_id INTEGER NOT NULL,
-    trade_count INTEGER NOT NULL, price REAL NOT NULL, volume REAL NOT NULL, bid REAL NOT NULL, ask REAL NOT NULL,
-    flags INTEGER NOT NULL, PRIMARY KEY (stream_id, ts_event, trade_id)
-) WITHOUT ROWID;
-CREATE TABLE bars (
-    resolution INTEGER NOT NULL, stream_id INTEGER NOT NULL, open_time INTEGER NOT NULL,
-    open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
-    trade_count INTEGER NOT NULL, PRIMARY KEY (resolution, stream_id, open_time)
-) WITHOUT ROWID;
-CREATE TABLE extremes (stream_id INTEGER PRIMARY KEY, high REAL NOT NULL, low REAL NOT NULL);
-CREATE TABLE covered (
-    stream_id INTEGER NOT NULL, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL,
-    PRIMARY KEY (stream_id, first_id)
-) WITHOUT ROWID;
-CREATE TABLE gaps (
-    stream_id INTEGER NOT NULL, first_id INTEGER NOT NULL, last_id INTEGER NOT NULL, ts_event INTEGER NOT NULL,
-    reason INTEGER NOT NULL, unfillable TEXT NOT NULL, PRIMARY KEY (stream_id, first_id)
-) WITHOUT ROWID;
-CREATE TABLE places (journal TEXT PRIMARY KEY, next_seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE enigma (
-    stream_id INTEGER NOT NULL, ts_event INTEGER NOT NULL, price REAL NOT NULL, level REAL,
-    ath REAL NOT NULL, atl REAL NOT NULL, PRIMARY KEY (stream_id, ts_event)
-) WITHOUT ROWID;
-CREATE TABLE jobs (
-    stream_id INTEGER NOT NULL, resolution INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
-    done_to INTEGER NOT NULL, error TEXT NOT NULL, PRIMARY KEY (stream_id, resolution, start)
-) WITHOUT ROWID;
-"""
 
 _TICK = "stream_id, trade_id, trade_count, price, volume, bid, ask, ts_event, flags"
 _BAR = "open_time, open, high, low, close, volume, trade_count"
@@ -95,36 +51,27 @@ _NEWEST_MINUTE = "SELECT max(open_time) FROM bars WHERE resolution = 1 AND strea
 
 
 class SqliteHistory:
-    """The `History` in one SQLite file. `open_history` makes it; `place` names the file in messages.
-
-    One connection writes, under a lock. Readers each take one of the idle connections, or open another, and give
-    it back, so there are as many as ever read at once.
-    """
+    """The `History` in one SQLite file. `open_history` makes it; `place` names the file in messages."""
 
     def __init__(self, path: Path, ages: HistoryConfig, *, write: bool) -> None:
         self.place = str(path)
-        self._path = path
         self._ages = ages
-        self._write = write
-        self._closed = False
-        self._idle: list[sqlite3.Connection] = []
-        self._lock = threading.Lock()
-        # What this process knows of the file, to spare questions: true as long as nobody else writes.
-        self._others = -1
+        self._file = HistoryFile(path, write=write)
+        # What the file says, by stream id, to spare questions; used within its transactions.
         self._newest: dict[int, int] = {}
         self._extremes: dict[int, tuple[float, float]] = {}
-        self._writer = _open(path, write=write)
 
     def write(self, batch: HistoryBatch) -> None:
         with self._writing() as connection:
             if batch.ticks:
-                connection.executemany(_INSERT_TICK, batch.ticks)
-                self._widen((tick[0], tick[3], tick[3]) for tick in batch.ticks)
+                # The driver takes plain tuples apart a fifth faster than named ones.
+                connection.executemany(_INSERT_TICK, map(tuple, batch.ticks))
+                self._widen(connection, ((tick[0], tick[3], tick[3]) for tick in batch.ticks))
             by_stream: dict[int, list[Bar]] = {}
             for stream_id, bar in batch.minutes:
                 by_stream.setdefault(stream_id, []).append(bar)
             for stream_id, bars in by_stream.items():
-                self._write_bars(stream_id, "1m", bars)
+                self._write_bars(connection, stream_id, "1m", bars)
             connection.executemany(
                 "DELETE FROM covered WHERE stream_id = ? AND first_id = ?", batch.dissolved
             )
@@ -135,16 +82,16 @@ class SqliteHistory:
 
     def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
         _length(resolution)
-        with self._writing():
-            return self._write_bars(stream_id, resolution, bars)
+        with self._writing() as connection:
+            return self._write_bars(connection, stream_id, resolution, bars)
 
     def places(self) -> dict[str, int]:
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             return dict(connection.execute("SELECT journal, next_seq FROM places"))
 
     def covered(self) -> dict[int, list[tuple[int, int]]]:
         ranges: dict[int, list[tuple[int, int]]] = {}
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             for stream_id, first, last in connection.execute(
                 "SELECT * FROM covered ORDER BY stream_id, first_id"
             ):
@@ -156,7 +103,7 @@ class SqliteHistory:
         left = _limit(limit)
         while left > 0:
             asked = min(left, PAGE_OF_TICKS)
-            with self._reading() as connection:
+            with self._file.reading() as connection:
                 page = connection.execute(_TICKS_AFTER, (stream_id, *after, _integer(end), asked)).fetchall()
             yield from map(Tick._make, page)
             if len(page) < asked:
@@ -172,7 +119,7 @@ class SqliteHistory:
         count = _limit(limit)
         key = (_MINUTES[resolution], stream_id, _integer(start), _integer(end))
         current: list[Bar] = []
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             # One view of the file, or an interval might end between the two questions and be in neither answer.
             connection.execute("BEGIN")
             rows = connection.execute(f"{_BARS} ORDER BY open_time DESC LIMIT ?", (*key, count)).fetchall()
@@ -195,22 +142,26 @@ class SqliteHistory:
             values.append(stream_id)
         if open_only:
             conditions.append("unfillable = ''")
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             rows = connection.execute(
                 f"SELECT * FROM gaps WHERE {' AND '.join(conditions)} ORDER BY stream_id, first_id", values
             )
             return list(map(Gap._make, rows))
 
     def extremes(self, stream_id: int) -> tuple[float, float] | None:
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             return _extremes(connection, stream_id)
 
     def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
+        for level in levels:
+            # SQLite takes NaN for no value, which a level may have.
+            if level.level is not None and not math.isfinite(level.level):
+                raise ValueError(f"The history takes no such level ({level}): it must be finite, or None")
         with self._writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO enigma VALUES (?, ?, ?, ?, ?, ?)", levels)
 
     def enigma(self, stream_id: int) -> EnigmaLevel | None:
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT * FROM enigma WHERE stream_id = ? ORDER BY ts_event DESC LIMIT 1", (stream_id,)
             ).fetchone()
@@ -218,7 +169,7 @@ class SqliteHistory:
 
     def jobs(self) -> list[BackfillJob]:
         names = {minutes: name for name, minutes in _MINUTES.items()}
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             rows = connection.execute("SELECT * FROM jobs ORDER BY stream_id, resolution, start")
             return [BackfillJob(stream, names[minutes], *rest) for stream, minutes, *rest in rows]
 
@@ -232,7 +183,7 @@ class SqliteHistory:
         """Ages count from `now_ns` or from the newest tick or bar, whichever is earlier: a clock that runs ahead
         deletes nothing, and neither does opening a folder that was left for long. 1m bars go by whole UTC days.
         """
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             now = min(now_ns, _newest(connection))
         deleted = {
             "ticks": self._delete("ticks", "", "ts_event", _cutoff(now, self._ages.keep_ticks, MINUTE_NS))
@@ -248,13 +199,19 @@ class SqliteHistory:
         return deleted
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            while self._idle:
-                self._idle.pop().close()
-            self._writer.close()
+        self._file.close()
 
-    def _write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._file.writing() as connection:
+            if self._file.changed_by_others:
+                self._newest.clear()
+                self._extremes.clear()
+            yield connection
+
+    def _write_bars(
+        self, connection: sqlite3.Connection, stream_id: int, resolution: str, bars: Sequence[Bar]
+    ) -> int:
         """Within a transaction: store the bars that are better than what is there, and what follows from them."""
         minutes = _MINUTES[resolution]
         for bar in bars:
@@ -264,15 +221,17 @@ class SqliteHistory:
         rows = [(minutes, stream_id, *bar) for bar in bars if bar.trade_count > 0]
         if not rows:
             return 0
-        before = self._newest_minute(stream_id)
-        changed = self._writer.executemany(_INSERT_BAR, rows).rowcount
+        before = self._newest_minute(connection, stream_id)
+        changed = connection.executemany(_INSERT_BAR, rows).rowcount
         if changed:
-            self._widen((stream_id, row[4], row[5]) for row in rows)
+            self._widen(connection, ((stream_id, row[4], row[5]) for row in rows))
             if resolution == "1m":
-                self._follow(stream_id, [row[2] for row in rows], before)
+                self._follow(connection, stream_id, [row[2] for row in rows], before)
         return changed
 
-    def _follow(self, stream_id: int, changed: Sequence[int], before: int | None) -> None:
+    def _follow(
+        self, connection: sqlite3.Connection, stream_id: int, changed: Sequence[int], before: int | None
+    ) -> None:
         """Store the coarser bars of the minutes that changed. The one in progress is left to the readers, and
         stored when a newer one begins."""
         newest = max(changed) if before is None else max(before, *changed)
@@ -281,52 +240,43 @@ class SqliteHistory:
         for resolution, length in _COARSER:
             starts = {minute - minute % length for minute in touched} - {newest - newest % length}
             for start, end in _spans(sorted(starts), length):
-                self._store_folded(stream_id, resolution, start, end)
-
-    def _store_folded(self, stream_id: int, resolution: str, start: int, end: int) -> None:
-        bars = _folded(self._writer, stream_id, start, end - start, RESOLUTIONS[resolution])
-        rows = [(_MINUTES[resolution], stream_id, *bar) for bar in bars]
-        self._writer.executemany(_INSERT_BAR, rows)
+                _store_folded(connection, stream_id, resolution, start, end)
 
     def _keep_coarser(self, cutoff: int) -> None:
         """Store the bars in progress of the symbols whose last minute is about to be deleted."""
         with self._writing() as connection:
             for stream_id in _streams(connection, "bars", "resolution = 1 AND"):
-                newest = self._newest_minute(stream_id)
+                newest = self._newest_minute(connection, stream_id)
                 if newest is not None and newest < cutoff:
                     for resolution, length in _COARSER:
                         start = newest - newest % length
-                        self._store_folded(stream_id, resolution, start, start + length)
+                        _store_folded(connection, stream_id, resolution, start, start + length)
 
-    def _newest_minute(self, stream_id: int) -> int | None:
+    def _newest_minute(self, connection: sqlite3.Connection, stream_id: int) -> int | None:
         newest = self._newest.get(stream_id)
         if newest is None:
-            (newest,) = self._writer.execute(_NEWEST_MINUTE, (stream_id,)).fetchone()
+            (newest,) = connection.execute(_NEWEST_MINUTE, (stream_id,)).fetchone()
             if newest is not None:
                 self._newest[stream_id] = newest
         return newest
 
-    def _widen(self, prices: Iterable[tuple[int, float, float]]) -> None:
+    def _widen(self, connection: sqlite3.Connection, prices: Iterable[tuple[int, float, float]]) -> None:
         """Within a transaction: take over prices (stream id, high, low) into the extremes."""
-        known, changed = self._extremes, set()
+        known, beyond = self._extremes, {}
         for stream_id, high, low in prices:
             extremes = known.get(stream_id)
-            if extremes is None:
-                extremes = _extremes(self._writer, stream_id) or (high, low)
-                changed.add(stream_id)
-                known[stream_id] = max(extremes[0], high), min(extremes[1], low)
-            elif high > extremes[0] or low < extremes[1]:
-                changed.add(stream_id)
-                known[stream_id] = max(extremes[0], high), min(extremes[1], low)
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO extremes VALUES (?, ?, ?)",
-            [(stream, *known[stream]) for stream in changed],
-        )
+            if extremes is None or high > extremes[0] or low < extremes[1]:
+                if extremes is None:
+                    extremes = _extremes(connection, stream_id) or (high, low)
+                beyond[stream_id] = known[stream_id] = max(extremes[0], high), min(extremes[1], low)
+        if beyond:
+            rows = [(stream_id, high, low) for stream_id, (high, low) in beyond.items()]
+            connection.executemany("INSERT OR REPLACE INTO extremes VALUES (?, ?, ?)", rows)
 
     def _delete(self, table: str, where: str, column: str, cutoff: int) -> int:
         """Delete rows older than `cutoff`, some thousand a transaction, with as long a pause after each."""
         deleted = 0
-        with self._reading() as connection:
+        with self._file.reading() as connection:
             streams = _streams(connection, table, where)
         for stream_id in streams:
             older = f"FROM {table} WHERE {where} stream_id = ? AND {column} < ?"
@@ -346,55 +296,6 @@ class SqliteHistory:
                 if count:
                     time.sleep(time.monotonic() - began)
         return deleted
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction of the writer: all of it, or nothing where an exception leaves it."""
-        if not self._write:
-            raise DataFolderError(
-                f"The history {self.place} was opened for reading alone: nothing can be stored"
-            )
-        with self._lock, plain_errors(self.place, torn=TORN):
-            connection = self._usable(self._writer)
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                (others,) = connection.execute("PRAGMA data_version").fetchone()
-                if others != self._others:
-                    self._forget()
-                    self._others = others
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._forget()
-                if isinstance(error, sqlite3.IntegrityError | OverflowError):
-                    raise ValueError(
-                        f"The history takes no such row ({error}): prices and volumes must be finite numbers, ids, "
-                        "counts and times integers below 2**63"
-                    ) from error
-                raise
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with plain_errors(self.place, torn=TORN):
-            connection = self._usable(self._idle.pop() if self._idle else _open(self._path, write=False))
-            try:
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._idle.append(connection)
-
-    def _usable(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        if self._closed:
-            connection.close()
-            raise DataFolderError(f"The history {self.place} was closed: open it again")
-        return connection
-
-    def _forget(self) -> None:
-        self._newest.clear()
-        self._extremes.clear()
 
 
 def open_history(config: Config, *, write: bool) -> SqliteHistory:
@@ -418,62 +319,16 @@ def open_history(config: Config, *, write: bool) -> SqliteHistory:
     return SqliteHistory(path, config.history, write=write)
 
 
-def _open(path: Path, *, write: bool) -> sqlite3.Connection:
-    """A connection to a file of this version, which is made where `write` is true and there is none."""
-    with plain_errors(path, torn=TORN):
-        connection = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'rwc' if write else 'rw'}",
-            uri=True,
-            timeout=LOCK_PATIENCE_S,
-            isolation_level=None,  # transactions are ours
-            check_same_thread=False,  # one thread at a time uses it, not always the same
-        )
-        try:
-            if _version(connection, path) == 0:
-                if not write:
-                    raise DataFolderError(f"There is no history at {path} yet: `tradeback recorder` makes it")
-                _create(connection, path)
-            if write:
-                connection.execute("PRAGMA synchronous = NORMAL")
-            else:
-                connection.execute("PRAGMA query_only = 1")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """SCHEMA_VERSION, or 0 where the file is empty. DataFolderError where it is another's or newer."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if (version, application, tables) == (0, 0, 0):
-        return 0
-    if (version, application) != (SCHEMA_VERSION, APPLICATION_ID):
-        found = version if application == APPLICATION_ID else "foreign"
-        raise DataFolderError(
-            f"The database {path} is no history of this version (its schema: {found}, ours: {SCHEMA_VERSION}): "
-            "run the version that made it, or name another data folder with DATA_DIR"
-        )
-    return SCHEMA_VERSION
-
-
-def _create(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    # Another process may be at the same file: whoever comes second waits here, and finds it done.
-    connection.execute("BEGIN IMMEDIATE")
-    if _version(connection, path) == 0:
-        for statement in _SCHEMA.split(";"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    connection.execute("COMMIT")
-
-
 def _folded(connection: sqlite3.Connection, stream_id: int, start: int, span: int, length: int) -> list[Bar]:
     rows = connection.execute(f"{_BARS} ORDER BY open_time", (1, stream_id, start, start + span))
     return fold(map(Bar._make, rows), length)
+
+
+def _store_folded(
+    connection: sqlite3.Connection, stream_id: int, resolution: str, start: int, end: int
+) -> None:
+    bars = _folded(connection, stream_id, start, end - start, RESOLUTIONS[resolution])
+    connection.executemany(_INSERT_BAR, [(_MINUTES[resolution], stream_id, *bar) for bar in bars])
 
 
 def _extremes(connection: sqlite3.Connection, stream_id: int) -> tuple[float, float] | None:
