@@ -1,4 +1,4 @@
-"""`tradeback recorder --replay` and `--exit-at-end` as processes: what is stored, when they end, and with what."""
+"""`--replay` and `--exit-at-end` of `tradeback recorder` and `tradeback up`: what is stored, and when they end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.running import SIM_EXCHANGE
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
 from tradeback._fast.journal import JournalWriter
 
 MANY = 60_000
 AUSDT = 1
+
+
+def whole_up(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`tradeback up` on free ports, until it ends by itself."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "tradeback", "up", "--data-dir", str(folder)),
+            *("--port", "0", "--ws-port", "0", "--sim-port", "0", *arguments),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **SIM_EXCHANGE, **environment},
+    )
 
 
 def stored(folder: Path) -> dict[str, list[tuple[object, ...]]]:
@@ -141,3 +158,43 @@ def test_without_a_recording_it_ends_with_the_journal(tmp_path: Path) -> None:
     content = stored(tmp_path)
     assert content["covered"] == [(AUSDT, 1, 5_000)]
     assert content["places"] == [("journal", 5_001), ("repairs", 1)]
+
+
+def test_up_ends_when_the_recording_is_stored(recordings: Path, tmp_path: Path) -> None:
+    path = recordings / "ws_binance_spot_20210404_btc_eth_dot.jsonl.gz"
+    arguments = ["--replay", str(path), "--speed", "0", "--exit-at-end"]
+    (
+        straight,
+        through,
+    ) = tmp_path / "straight", tmp_path / "through"
+    assert run_recorder("--replay", str(path), "--exit-at-end", folder=straight).returncode == 0
+    done = whole_up(through, *arguments)
+    assert done.returncode == 0, done.stdout
+    assert f"All of {path} is stored." in done.stdout
+    assert "started again" not in done.stdout
+    expected, found = stored(straight), stored(through)
+    assert len(found["ticks"]) == 1_910
+    for table in ("ticks", "bars", "covered", "gaps"):
+        assert found[table] == expected[table], table
+    again = whole_up(through, *arguments)
+    assert again.returncode == 0, again.stdout
+    after = stored(through)
+    assert all(after[table] == found[table] for table in ("ticks", "bars", "covered", "gaps"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--exit-at-end"], 2, "give --replay with it"),
+        (["--replay", "FILE"], 1, "EXCHANGE_WS_ENDPOINT names another one"),
+    ],
+)
+def test_up_that_could_never_end_is_refused(
+    tmp_path: Path, long_recording: Path, arguments: list[str], code: int, words: str
+) -> None:
+    given = [str(long_recording) if argument == "FILE" else argument for argument in arguments]
+    elsewhere = {"EXCHANGE_WS_ENDPOINT": "ws://127.0.0.1:1"} if "--replay" in given else {}
+    done = whole_up(tmp_path, *given, **elsewhere)
+    assert done.returncode == code, done.stdout
+    assert words in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stdout

@@ -82,10 +82,15 @@ class Child:
                     f"{self.name} was not ready within {START_TIMEOUT:.0f} s: its messages say what it waits for"
                 ) from None
         if not line.endswith(b"\n"):
-            code = await self._wait()
+            code = await self.wait()
             raise TradebackError(f"{self.name} {_how(code)} before it was ready: its messages say why")
         addresses: dict[str, str] = orjson.loads(line)
         return addresses
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.process is not None and self.process.returncode is None
 
     async def stop(self) -> None:
         """Ask it to end; end it by force where it does not."""
@@ -97,16 +102,16 @@ class Child:
                 self.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(GRACE):
-                await self._wait()
+                await self.wait()
         except TimeoutError:
             log.error("a process did not end when asked, it is killed", process=self.name)
             self.process.kill()
-            await self._wait()
+            await self.wait()
 
     async def keep_running(self) -> None:
         """Start it again whenever it ends, as long as this is not cancelled. Raises TradebackError where that
         happens too often."""
-        reason = _how(await self._wait())
+        reason = _how(await self.wait())
         while True:
             now = time.monotonic()
             self.restarts = [moment for moment in self.restarts if now - moment < 60.0] + [now]
@@ -124,9 +129,9 @@ class Child:
                 log.error("a process could not be started again", process=self.name, reason=str(error))
                 reason = "did not get ready"
             else:
-                reason = _how(await self._wait())
+                reason = _how(await self.wait())
 
-    async def _wait(self) -> int:
+    async def wait(self) -> int:
         """Its exit code, once it has ended."""
         if self.process is None:
             raise TradebackError(f"{self.name} was never started")

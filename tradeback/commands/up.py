@@ -15,11 +15,14 @@ import structlog
 
 from tradeback.commands.children import Child, keep_all_running
 from tradeback.commands.options import with_config
+from tradeback.commands.whole_replay import play_to_the_end
 from tradeback.config import Config
 from tradeback.errors import ConfigError, TradebackError
 from tradeback.exchange.choice import DEFAULT_SIM, choose_exchange
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.log import set_up_logging
+
+DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT")
 
 log = structlog.get_logger(__name__)
 
@@ -58,11 +61,12 @@ log = structlog.get_logger(__name__)
     show_default=True,
     help="Of the replay; 0 is as fast as it is taken.",
 )
+@click.option("--exit-at-end", is_flag=True, help="End when the recording is stored, with exit code 0.")
 @with_config(
     defaults={
         "server.host": "127.0.0.1",
         "websocket.anonymous": True,
-        "exchange.symbols": ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT"),
+        "exchange.symbols": DEFAULT_SYMBOLS,
     },
     flags={
         "symbols": "exchange.symbols",
@@ -80,8 +84,11 @@ def up(
     sim_paused: bool,
     replay: Path | None,
     speed: float,
+    exit_at_end: bool,
 ) -> None:
     """Run everything on this machine: server, recorder, and the simulated exchange where no other is there."""
+    if exit_at_end and replay is None:
+        raise click.UsageError("--exit-at-end has no end to wait for: give --replay with it")
     set_up_logging(config.log)
     if replay is not None:
         config = config.with_exchange("sim")
@@ -96,15 +103,17 @@ def up(
         speed=speed,
     )
     path = click.get_current_context().params.get("path")
-    asyncio.run(_up(config, path, simulation, dict(os.environ)))
+    asyncio.run(_up(config, path, simulation, dict(os.environ), exit_at_end))
 
 
-async def _up(config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str]) -> None:
+async def _up(
+    config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str], exit_at_end: bool
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    running = asyncio.create_task(_run(config, path, simulation, environment), name="up")
+    running = asyncio.create_task(_run(config, path, simulation, environment, exit_at_end), name="up")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -122,11 +131,14 @@ async def _up(config: Config, path: Path | None, simulation: SimConfig, environm
     await running
 
 
-async def _run(config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str]) -> None:
+async def _run(
+    config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str], exit_at_end: bool
+) -> None:
     chosen = await choose_exchange(config.exchange)
     click.echo(f"Exchange: {chosen.name} ({chosen.reason}).")
     async with AsyncExitStack() as stack:
         exchange = chosen.apply(config.exchange)
+        sim: Sim | None = None
         if exchange.name == "sim" and exchange.ws_endpoint == DEFAULT_SIM:
             sim = Sim(simulation)
             stack.push_async_callback(sim.stop)
@@ -138,7 +150,14 @@ async def _run(config: Config, path: Path | None, simulation: SimConfig, environ
                     f"{error.strerror or error}; stop what listens there, or choose another with --sim-port"
                 ) from error
             exchange = exchange.model_copy(update={"ws_endpoint": sim.ws_url, "rest_endpoint": sim.rest_url})
+            if simulation.replay is not None and exchange.symbols == DEFAULT_SYMBOLS:
+                exchange = exchange.model_copy(update={"symbols": tuple(sim.symbols)})
             click.echo(f"Simulated exchange: {sim.ws_url}, REST {sim.rest_url}")
+        elif simulation.replay is not None:
+            raise ConfigError(
+                f"{simulation.replay} is to be played by the simulated exchange, and EXCHANGE_WS_ENDPOINT names "
+                f"another one, {exchange.ws_endpoint}: unset it"
+            )
         options = ["--log-level", config.log.level, *(["--config", str(path)] if path else [])]
         shared = {
             **environment,
@@ -159,7 +178,8 @@ async def _run(config: Config, path: Path | None, simulation: SimConfig, environ
                 "WS_ANONYMOUS": "true" if config.websocket.anonymous else "false",
             },
         )
-        recorder = Child("recorder", ["recorder", *options], shared)
+        at_end = ["--exit-at-end"] if exit_at_end else []
+        recorder = Child("recorder", ["recorder", *at_end, *options], shared)
         # The recorder ends last: it stores what the server journaled to its end.
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(server.stop)
@@ -170,4 +190,8 @@ async def _run(config: Config, path: Path | None, simulation: SimConfig, environ
         click.echo(f"Health: {addresses['health']}")
         await recorder.start()
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
-        await keep_all_running([server, recorder])
+        if exit_at_end and sim is not None:
+            await play_to_the_end(sim, server, recorder, config.data.of(exchange.name))
+            click.echo(f"All of {simulation.replay} is stored.")
+        else:
+            await keep_all_running([server, recorder])

@@ -174,6 +174,8 @@ class Server:
             "journal": {
                 "next_seq": self.journal.next_seq,
                 "unwritten_symbols": self.ingest.unwritten_symbols,
+                # aggTrades that wait for their single trades, and skipped ids that may still come
+                "waiting": self.table.deadline_ns != 0,
             },
         }
 

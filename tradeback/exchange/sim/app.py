@@ -25,6 +25,7 @@ from tradeback.exchange.sim.streams import Stream, StreamHub, StreamLimits
 TURN_MESSAGES = 1_000
 REPLAY_BATCH = 64
 MAX_BEHIND_SECONDS = 1.0
+END_POLL = 0.02
 # Trade ids of a run begin at the clock, in tenths of milliseconds since 2020: they rise across restarts as
 # long as a symbol trades less than 10,000 times a second.
 ID_EPOCH_MS = BEGIN_MS
@@ -204,6 +205,14 @@ class Sim:
     def drained(self) -> bool:
         """Whether all that was made has left this process."""
         return self.hub.drained()
+
+    async def replayed(self) -> None:
+        """Wait until the recording has ended and every consumer has read what it was sent of it."""
+        while not (self.ended and self.drained()):
+            if self._runner is not None and self._runner.done():
+                await self._runner
+            await asyncio.sleep(END_POLL)
+        await self.hub.read_by_all()
 
     def order(self, symbol: str, fills: list[tuple[str, str]], *, buyer_is_maker: bool = False) -> Order:
         """Make one taker order by hand and send it: `fills` are (price, quantity) as text, one trade each."""

@@ -24,6 +24,7 @@ from tradeback.exchange.sim.connection import Connection
 from tradeback.exchange.sim.faults import Fault, Faults, StreamFaults, matches
 
 SHUTDOWN_STREAM = "!serverShutdown"
+ANSWER_POLL = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,16 @@ class StreamHub:
         """Whether nothing waits on this side: queues are empty and no reordered message is held."""
         held = any(stream.faults is not None and stream.faults.holding for stream in self.streams.values())
         return not held and not any(connection.unsent() for connection in self.connections)
+
+    async def read_by_all(self) -> None:
+        """Wait until every consumer has read what it was sent: it answers a ping behind all of that."""
+        asked = list(self.connections)
+        for connection in asked:
+            connection.ping(time.monotonic())
+        while any(
+            connection.unanswered_since is not None for connection in asked if connection in self.connections
+        ):
+            await asyncio.sleep(ANSWER_POLL)
 
     # Faults of connections.
 
