@@ -44,6 +44,7 @@ cdef enum GapReason:
     GAP_UNWRITTEN = 5           # came while the journal had no room
     GAP_UNFILLABLE = 6          # of the recorder's journal: they cannot be had; `flags` is the Unfillable
     GAP_BEGIN = 7               # of the recorder's journal: the trades before the first one of its first minute
+    GAP_LOST = 8                # of no journal: the recorder lost records, or they were damaged
 
 
 cdef enum Unfillable:

@@ -33,6 +33,7 @@ REASONS = {
     "unwritten": GAP_UNWRITTEN,
     "unfillable": GAP_UNFILLABLE,
     "begin": GAP_BEGIN,
+    "lost": GAP_LOST,
 }
 UNFILLABLE = {
     "not_there": UNFILLABLE_NOT_THERE,

@@ -37,6 +37,7 @@ SOCKET_NAME = "recorder.sock"
 TICK = 0.025
 PREPARE_RETRY = 1.0
 LAGS_EVERY = 1.0
+RETAIN_AFTER = 30.0
 RETAIN_EVERY = 600.0
 SERVICE_RETRY_MIN = 1.0
 SERVICE_RETRY_MAX = 60.0
@@ -185,10 +186,16 @@ class Recorder:
             await asyncio.sleep(TICK)
 
     async def _retain(self) -> None:
-        """Delete what is older than the configured ages, now and then."""
+        """Delete what is older than the configured ages, now and then.
+
+        Age is by the time of the trades that come in: neither a clock that jumps nor a recording of long ago that is
+        replayed has its data deleted.
+        """
+        await asyncio.sleep(RETAIN_AFTER)
         while True:
-            deleted = await asyncio.to_thread(self.history.retain, time.time_ns())
-            self.stats.increase("rows_expired", sum(deleted.values()))
+            if newest_ns := self.history_sink.newest_ns:
+                deleted = await asyncio.to_thread(self.history.retain, min(newest_ns, time.time_ns()))
+                self.stats.increase("rows_expired", sum(deleted.values()))
             await asyncio.sleep(RETAIN_EVERY)
 
     async def _tell_lags(self) -> None:

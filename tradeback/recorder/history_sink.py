@@ -5,6 +5,7 @@ The history's own places, written in the same transaction, are the truth; its id
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 FLAG_SPARSE = FLAGS["sparse"]
 FLAG_REPAIR = FLAGS["repair"]
 GAP_UNFILLABLE = REASONS["unfillable"]
+GAP_LOST = REASONS["lost"]
+HOLE_PATIENCE = 3.0  # seconds; the server leaves no id open for longer than half a second
 FAR_FUTURE_NS = 2**63 - 1
 
 
@@ -52,6 +55,9 @@ class HistorySink(Sink):
         self._coverage = Coverage({})
         self._bars: MinuteBars | None = None
         self._new_gaps = 0
+        self._holes: list[tuple[int, int, int]] | None = None
+        self._holes_due = 0.0
+        self.newest_ns = 0  # T of the newest trade of the last batch that had any; 0 where none came yet
 
     def open(self) -> Mapping[str, int]:
         history = self._history
@@ -60,7 +66,36 @@ class HistorySink(Sink):
         self._coverage = Coverage(history.covered(), history.gaps())
         self._bars = MinuteBars(history.ticks, self._newest_bar, self._precision) if self._with_bars else None
         self._count_gaps()
+        self._look_for_holes()
         return history.places()
+
+    def lost(self, journal: str) -> None:
+        super().lost(journal)
+        self._look_for_holes()
+
+    def _look_for_holes(self) -> None:
+        """Ids that no record accounts for are looked for once all that is journaled is stored."""
+        self._holes, self._holes_due = None, time.monotonic() + HOLE_PATIENCE
+
+    def at_end(self) -> bool:
+        if not self._holes_due or time.monotonic() < self._holes_due:
+            return False
+        if self._holes is None:
+            # They may be open ranges of the server's: those are decided soon.
+            self._holes, self._holes_due = self._coverage.holes(), time.monotonic() + HOLE_PATIENCE
+            return False
+        self._holes_due = 0.0
+        found = []
+        for stream_id, first, last in self._holes:
+            found += self._coverage.add_gap(Gap(stream_id, first, last, time.time_ns(), GAP_LOST))
+        if found:
+            log.error(
+                "trades are missing that no record tells of, they become gaps",
+                gaps=len(found),
+                trades=sum(gap.last_id - gap.first_id + 1 for gap in found),
+            )
+        self._new_gaps += len(found)
+        return bool(found)
 
     def _newest_bar(self, stream_id: int) -> int:
         newest = self._history.bars(stream_id, "1m", 0, FAR_FUTURE_NS, limit=1)
@@ -120,6 +155,8 @@ class HistorySink(Sink):
                 places=places,
             )
         )
+        if self._ticks:
+            self.newest_ns = self._ticks[-1].ts_event
         self._stats.increase("batches")
         self._stats.increase("minutes", len(minutes))
         self._ticks = []

@@ -58,8 +58,8 @@ def drop_other_cursors(folder: Path, configured: set[str]) -> None:
 class Sink(ABC):
     """`folder` is the data folder of one exchange. `window` is how long records are gathered, in seconds.
 
-    `open`, `take`, `commit` and `lost` run in the sink's thread; whatever they raise is logged and counted, and
-    the sink starts again with `open` from its saved places. The rest is for the owner's thread.
+    `open`, `take`, `commit`, `lost` and `at_end` run in the sink's thread; whatever they raise is logged and counted,
+    and the sink starts again with `open` from its saved places. The rest is for the owner's thread.
     """
 
     def __init__(self, name: str, folder: Path, stats: Stats, window: float) -> None:
@@ -95,6 +95,11 @@ class Sink(ABC):
         """Records were lost before those that come next: retention overtook this sink, or they were damaged."""
         self._stats.increase("places_lost")
 
+    def at_end(self) -> bool:
+        """All that there was is committed; called after each look. True where there is something to commit all the
+        same."""
+        return False
+
     # ---- for its owner
 
     def start(self) -> None:
@@ -116,7 +121,7 @@ class Sink(ABC):
 
     @property
     def caught_up(self) -> bool:
-        """Whether it had committed all that there was when it last looked, less than a window ago."""
+        """Whether it had all that there was when it last looked, a window ago at most."""
         return self._at_end
 
     def state(self) -> dict[str, Any]:
@@ -201,22 +206,26 @@ class Sink(ABC):
                 if records:
                     self.take(journal, records)
                     most = max(most, len(records))
-            # A start whose record is the only one still counts: it is passed.
+            if most == READ_RECORDS:
+                self._at_end = False
             moved = any(cursor.seq != self.places[journal] for journal, cursor in cursors.items())
             if moved:
                 self._commit(cursors)
-                idle = IDLE_MIN
-                if most < READ_RECORDS:
-                    self._stopping.wait(max(began + self._window - time.monotonic(), 0.0))
+            if most == READ_RECORDS:
                 continue
             self._at_end = True
             self.error = ""
-            if self._stopping.wait(idle):
+            if self.at_end():
+                self._commit(cursors)
+            if moved:
+                idle = IDLE_MIN
+                self._stopping.wait(max(began + self._window - time.monotonic(), 0.0))
+            elif self._stopping.wait(idle):
                 return
-            idle = min(idle * 1.5, IDLE_MAX)
+            else:
+                idle = min(idle * 1.5, IDLE_MAX)
 
     def _commit(self, cursors: dict[str, JournalCursor]) -> None:
-        self._at_end = False
         began = time.monotonic_ns()
         places = {journal: cursor.seq for journal, cursor in cursors.items()}
         self.commit(places)
