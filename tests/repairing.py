@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 from tests.consumer import SAFETY_SECONDS
@@ -169,7 +170,7 @@ def assert_whole(history: History, sim: Sim, symbol: Symbol, unfillable: Sequenc
     assert all(gap.unfillable for gap in gaps)
     stored = history.covered()[symbol.stream_id]
     free = [(lowest - 1, lowest - 1), *unfillable, (highest + 1, highest + 1)]
-    expected = [(low[1] + 1, high[0] - 1) for low, high in zip(free, free[1:], strict=False)]
+    expected = [(low[1] + 1, high[0] - 1) for low, high in pairwise(free)]
     assert stored == [(first, last) for first, last in expected if first <= last]
 
     ticks = list(history.ticks(symbol.stream_id, 0, FOR_EVER))

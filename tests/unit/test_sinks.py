@@ -19,7 +19,7 @@ from tradeback.recorder import history_sink
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.sinks import Sink, drop_other_cursors, journal_end
-from tradeback.store import history_sqlite
+from tradeback.store import history_file
 from tradeback.store.history_sqlite import HISTORY_FILE, SqliteHistory
 
 DAY = 1_700_000_000 * 10**9 // RESOLUTIONS["1d"] * RESOLUTIONS["1d"]
@@ -101,6 +101,13 @@ def append(writer: JournalWriter, ids: range, stream_id: int = 1, flags: int = 0
         )
 
 
+def limit_pages(history: SqliteHistory, room: int) -> None:
+    """Let the history's file grow by so many pages and no further: to SQLite the disk is full then."""
+    with history._file.writing() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + room}")
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SAFETY
     while not condition():
@@ -169,7 +176,7 @@ def test_places_of_sinks_that_are_no_longer_configured_are_forgotten(tmp_path: P
 def test_a_locked_history_is_waited_for(
     tmp_path: Path, writer: JournalWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history_sqlite, "LOCK_PATIENCE_S", 0.05)
+    monkeypatch.setattr(history_file, "LOCK_PATIENCE_S", 0.05)
     history = SqliteHistory(tmp_path / HISTORY_FILE, HistoryConfig(), write=True)
     sink, other = sink_of(tmp_path, history), Collector(tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / HISTORY_FILE)) as rival, running(sink), running(other):
@@ -190,12 +197,11 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, writer: JournalWriter, histor
     sink = sink_of(tmp_path, history)
     with running(sink):
         until(lambda: sink.caught_up)
-        (pages,) = history._writer.execute("PRAGMA page_count").fetchone()
-        history._writer.execute(f"PRAGMA max_page_count = {pages}")
+        limit_pages(history, 0)
         append(writer, range(1, 5001))
         until(lambda: sink.errors > 0)
         assert "full" in sink.error
-        history._writer.execute("PRAGMA max_page_count = 1000000")
+        limit_pages(history, 1_000_000)
         await_stored(sink, tmp_path)
     assert history.covered() == {1: [(1, 5000)]}
     (bar,) = history.bars(1, "1m", 0, FOR_EVER)

@@ -155,17 +155,16 @@ class Sink(ABC):
             pause = min(pause * 2, RETRY_MAX)
 
     def _failed(self, error: Exception) -> None:
-        self._at_end = False
-        self.errors += 1
-        self._stats.increase("sink_errors")
         said = str(error) or type(error).__name__
-        if isinstance(error, TradebackError):
-            # Once, not at each try.
-            if said != self.error:
-                log.error("a sink failed, it tries again from its place", sink=self.name, reason=said)
-        else:
+        if not isinstance(error, TradebackError):
             log.exception("a sink failed, it tries again from its place", sink=self.name)
+        elif said != self.error:
+            # Once, not at each try.
+            log.error("a sink failed, it tries again from its place", sink=self.name, reason=said)
         self.error = said
+        self.errors += 1
+        self._at_end = False
+        self._stats.increase("sink_errors")
 
     def _follow(self) -> None:
         with ExitStack() as stack:
