@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -265,6 +266,78 @@ def test_html_stall_and_wrong_columns() -> None:
     with_bench(scenario)
 
 
+@pytest.mark.parametrize("kind", ["html", "truncate", "badcolumns", "rest5xx", "stall", "rest429", "rest418"])
+def test_a_fault_of_rest_can_be_of_one_path_alone(kind: str) -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.make()
+        await bench.fault(kind=kind, path="klines", count=1, seconds=SAFETY_SECONDS)
+        assert (await bench.state())["faults"][0]["path"] == "klines"
+        trades = (await bench.http.get("/api/v3/trades?symbol=BTCUSDT")).json()
+        assert trades[0]["id"] == 100
+        spoiled = asyncio.create_task(bench.http.get(KLINES, timeout=SAFETY_SECONDS))
+        while not bench.sim.faults.done[kind]:
+            await asyncio.sleep(0.01)
+        if kind == "stall":
+            await bench.http.get("/sim/clear")
+        answer = await spoiled
+        right = await bench.http.get(KLINES)
+        assert right.status_code == 200
+        assert (answer.status_code, answer.content) != (200, right.content)
+        assert len(right.json()[0]) == 12
+
+    with_bench(scenario)
+
+
+def test_the_ledger_is_read_page_by_page_whatever_faults_and_weights() -> None:
+    async def scenario(bench: Bench) -> None:
+        await bench.make(3_000)
+        of = bench.sim.ledger.of("BTCUSDT")
+        await bench.trades.until(lambda: len(bench.trades.texts) == of.trade_count)
+        for kind in ("html", "rest5xx", "truncate", "badcolumns", "rest418"):
+            await bench.fault(kind=kind, seconds=SAFETY_SECONDS)
+        rows: list[list[Any]] = []
+        while page := (
+            await bench.http.get(f"/sim/trades?symbol=BTCUSDT&from_id={100 + len(rows)}&limit=400")
+        ).json():
+            rows += page
+        assert [row[0] for row in rows] == list(range(100, of.last_trade + 1))
+        assert (await bench.http.get("/sim/trades?symbol=BTCUSDT")).json() == rows
+        assert sum(Decimal(row[3]) for row in rows) == Decimal(of.sum_text())
+        assert rows[7] == [
+            107,
+            rows[7][1],
+            bench.trades.events()[7]["p"],
+            bench.trades.events()[7]["q"],
+            bench.trades.events()[7]["m"],
+        ]
+        assert rows[7][1] // 1_000 == bench.trades.events()[7]["T"]
+        bars = (await bench.http.get("/sim/bars?symbol=BTCUSDT")).json()
+        await bench.http.get("/sim/clear")
+        assert sum(bar[8] for bar in bars) == len(rows)
+        assert bars == (await bench.http.get(f"{KLINES}&startTime={bars[0][0]}")).json()
+
+    with_bench(scenario)
+
+
+def test_a_host_with_market_data_only_has_no_historical_trades() -> None:
+    async def scenario() -> None:
+        async with (
+            Sim(config(market_data_only=True)) as sim,
+            httpx.AsyncClient(base_url=sim.rest_url) as http,
+        ):
+            await run_messages(sim, 100)
+            absent = await http.get("/api/v3/historicalTrades?symbol=BTCUSDT&fromId=1")
+            nowhere = await http.get("/api/v3/nowhere")
+            assert (absent.status_code, absent.text) == (nowhere.status_code, nowhere.text)
+            assert absent.status_code == 404
+            assert absent.headers["Content-Type"].startswith("text/html")
+            assert (await http.get("/api/v3/aggTrades?symbol=BTCUSDT")).json()[0]["f"] == 100
+            with pytest.raises(ValueError, match="unknown"):
+                sim.fault("html", path="historicalTrades")
+
+    asyncio.run(scenario())
+
+
 def test_an_exchange_stops_while_it_stalls() -> None:
     async def scenario() -> None:
         async with Sim(config()) as sim, httpx.AsyncClient(base_url=sim.rest_url) as http:
@@ -296,7 +369,15 @@ def test_an_exchange_stops_while_it_stalls() -> None:
         "pause?now=1",
         "state?verbose=1",
         "clear?kind=cut",
+        "fault?kind=html&path=nowhere",
+        "fault?kind=cut&path=klines",
+        "fault?kind=truncate&stream=trade&path=klines",
         "ledger?symbol=NOSUCH",
+        "trades?symbol=NOSUCH",
+        "trades?from_id=5",
+        "trades?symbol=BTCUSDT&limit=50001",
+        "trades?symbol=BTCUSDT&from_id=x",
+        "bars",
         "ledger?name=BTCUSDT",
     ],
 )

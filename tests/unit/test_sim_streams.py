@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -168,6 +169,26 @@ def test_a_wrong_path_and_too_many_streams_are_refused() -> None:
             for path in ("/", "/other", "/ws/a@trade/b@trade/c@trade/d@trade"):
                 with pytest.raises(WSError):
                     await Consumer.open(sim.ws_url + path)
+
+    asyncio.run(scenario())
+
+
+def test_too_many_connection_attempts_are_refused_until_their_time_is_over() -> None:
+    async def scenario() -> None:
+        limits = StreamLimits(attempts=3, attempts_seconds=1_000.0)
+        async with Sim(config(limits=limits)) as sim:
+            consumer = await Consumer.open(sim.ws_url + "/ws")
+            with pytest.raises(WSError):
+                await Consumer.open(sim.ws_url + "/wrong")
+            await (await Consumer.open(sim.ws_url + "/ws")).close()
+            for _ in range(2):
+                with pytest.raises(WSError, match="429"):
+                    await Consumer.open(sim.ws_url + "/ws")
+            assert (sim.hub.connects, sim.hub.refused) == (2, 2)
+            assert not consumer.gone.is_set()
+            sim.hub.limits = replace(limits, attempts_seconds=0.0)
+            await (await Consumer.open(sim.ws_url + "/ws")).close()
+            await consumer.close()
 
     asyncio.run(scenario())
 

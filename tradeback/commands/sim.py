@@ -54,12 +54,21 @@ def _speed(context: click.Context, parameter: click.Parameter, value: str) -> fl
 )
 @click.option("--history-rows", type=click.IntRange(1_000), default=3_000_000, show_default=True)
 @click.option("--weight-limit", type=click.IntRange(1), default=6_000, show_default=True)
+@click.option("--market-data-only", is_flag=True, help="Without historicalTrades.")
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Connection attempts in 5 minutes.",
+)
 @click.option(
     "--max-age", type=click.FloatRange(0.1), default=86_400.0, help="Seconds a connection may live."
 )
-def sim_command(max_age: float, **options: object) -> None:
+def sim_command(max_age: float, max_attempts: int, **options: object) -> None:
     """Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault)."""
-    config = SimConfig(limits=StreamLimits(max_age=max_age), **options)  # type: ignore[arg-type]
+    limits = StreamLimits(max_age=max_age, attempts=max_attempts)
+    config = SimConfig(limits=limits, **options)  # type: ignore[arg-type]
     try:
         uvloop.run(_serve(config))
     except (TradebackError, OSError) as error:

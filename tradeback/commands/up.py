@@ -49,6 +49,14 @@ log = structlog.get_logger(__name__)
 @click.option("--sim-symbols", type=click.IntRange(1, 5000), default=100, show_default=True)
 @click.option("--sim-seed", type=int, default=1, show_default=True, help="Same seed, same market.")
 @click.option("--sim-paused", is_flag=True, help="The simulated market waits for /sim/resume.")
+@click.option("--sim-market-data-only", is_flag=True, help="The simulated exchange has no historicalTrades.")
+@click.option(
+    "--sim-history-rows",
+    type=click.IntRange(1_000),
+    default=3_000_000,
+    show_default=True,
+    help="Trades that the simulated exchange keeps.",
+)
 @click.option(
     "--replay",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -82,6 +90,8 @@ def up(
     sim_symbols: int,
     sim_seed: int,
     sim_paused: bool,
+    sim_market_data_only: bool,
+    sim_history_rows: int,
     replay: Path | None,
     speed: float,
     exit_at_end: bool,
@@ -99,6 +109,8 @@ def up(
         rate=sim_rate,
         seed=sim_seed,
         paused=sim_paused,
+        market_data_only=sim_market_data_only,
+        history_rows=sim_history_rows,
         replay=replay,
         speed=speed,
     )

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from tradeback.exchange.sim.control import ControlApi
-from tradeback.exchange.sim.faults import KINDS, STREAM_TYPES, Faults
+from tradeback.exchange.sim.faults import KINDS, REST_KINDS, STREAM_TYPES, Faults
 from tradeback.exchange.sim.history import BEGIN_MS, History
 from tradeback.exchange.sim.klines import KlineStreams
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
@@ -39,7 +39,8 @@ class SimConfig:
     take it; a replay that is not `paused` begins when subscriptions have not changed for `settle` seconds.
     Kline streams tell of the bar in progress every `kline_interval` seconds.
     `history_rows` bounds the ledger: trades and aggTrades kept, 40 to 56 bytes each. `history`: klines go back
-    beyond the start, to 2020 (`sim.history`); a replay has none.
+    beyond the start, to 2020 (`sim.history`); a replay has none. `market_data_only`: no historicalTrades, as on
+    the exchange's host that has market data only.
     """
 
     host: str = "127.0.0.1"
@@ -60,6 +61,7 @@ class SimConfig:
     history: bool = True
     history_rows: int = 3_000_000
     weight_limit: int = 6_000
+    market_data_only: bool = False
     limits: StreamLimits = field(default_factory=StreamLimits)
 
 
@@ -124,7 +126,14 @@ class Sim:
             rows = rows_of_market(symbols)
         self.symbol_rows = rows
         self.symbols = list(rows)
-        self.rest = MarketRest(rows, self.ledger, self.faults, config.weight_limit, self.history)
+        self.rest = MarketRest(
+            rows,
+            self.ledger,
+            self.faults,
+            config.weight_limit,
+            self.history,
+            market_data_only=config.market_data_only,
+        )
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -183,15 +192,26 @@ class Sim:
         self._running.set()
 
     def fault(
-        self, kind: str, stream: str | None = None, count: int | None = None, seconds: float | None = None
+        self,
+        kind: str,
+        stream: str | None = None,
+        count: int | None = None,
+        seconds: float | None = None,
+        path: str | None = None,
     ) -> None:
-        """Misbehave. ValueError for an unknown kind or type of stream."""
+        """Misbehave. ValueError for an unknown kind, type of stream or path, and for a path that cannot matter."""
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is unknown: give one of {', '.join(sorted(KINDS))}")
         if stream is not None and "@" not in stream and stream not in STREAM_TYPES:
             types = ", ".join(STREAM_TYPES)
             raise ValueError(f"stream {stream!r} is unknown: give a name (btcusdt@trade) or a type: {types}")
-        self.hub.apply_fault(self.faults.add(kind, stream, count, seconds))
+        if path is not None:
+            of_rest = kind in REST_KINDS or (kind == "truncate" and stream is None)
+            if not of_rest:
+                raise ValueError(f"path is for faults of REST answers, and {kind} is none: leave it out")
+            if path not in self.rest.routes:
+                raise ValueError(f"path {path!r} is unknown: give one of {', '.join(self.rest.routes)}")
+        self.hub.apply_fault(self.faults.add(kind, stream, count, seconds, path))
 
     def clear_faults(self) -> None:
         """Behave again, at once."""

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
 
+from tradeback.exchange.sim.klines import kline_rows
+from tradeback.exchange.sim.ledger import MAX_BARS
+from tradeback.exchange.sim.messages import text
+
 if TYPE_CHECKING:
     from tradeback.exchange.sim.app import Sim
+
+# Rows in one answer of /sim/trades.
+TRADE_ROWS_MAX = 50_000
 
 Query = dict[str, str]
 
@@ -27,9 +35,11 @@ class ControlApi:
             _route("state", (), lambda query: self.state()),
             _route("pause", (), self._pause),
             _route("resume", ("messages",), self._resume),
-            _route("fault", ("kind", "stream", "count", "seconds"), self._fault),
+            _route("fault", ("kind", "stream", "path", "count", "seconds"), self._fault),
             _route("clear", (), self._clear),
             _route("ledger", ("symbol",), self._ledger),
+            _route("trades", ("symbol", "from_id", "limit"), self._trades),
+            _route("bars", ("symbol",), self._bars),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -46,6 +56,7 @@ class ControlApi:
             "drained": sim.drained(),
             "behind_seconds": round(sim.behind_seconds, 3),
             "connects": hub.connects,
+            "refused_connects": hub.refused,
             "rate_cuts": hub.rate_cuts,
             "slow_cuts": hub.slow_cuts,
             "connections": [
@@ -59,7 +70,13 @@ class ControlApi:
                 for connection in hub.connections
             ],
             "faults": [
-                {"kind": fault.kind, "stream": fault.stream, "left": fault.left, "done": fault.done}
+                {
+                    "kind": fault.kind,
+                    "stream": fault.stream,
+                    "path": fault.path,
+                    "left": fault.left,
+                    "done": fault.done,
+                }
                 for fault in sim.faults.active
                 if not fault.over()
             ],
@@ -91,24 +108,43 @@ class ControlApi:
 
     def _fault(self, query: Query) -> dict[str, Any]:
         count, seconds = _count(query, "count"), _seconds(query)
-        stream = query.get("stream")
-        self._sim.fault(query.get("kind", ""), stream, count, seconds)
-        return {"kind": query["kind"], "stream": stream, "count": count, "seconds": seconds}
+        stream, path = query.get("stream"), query.get("path")
+        self._sim.fault(query.get("kind", ""), stream, count, seconds, path)
+        return {"kind": query["kind"], "stream": stream, "path": path, "count": count, "seconds": seconds}
 
     def _clear(self, query: Query) -> dict[str, Any]:
         self._sim.clear_faults()
         return {"faults": []}
 
     def _ledger(self, query: Query) -> dict[str, Any]:
-        symbol = query.get("symbol")
-        if symbol is None:
+        if "symbol" not in query:
             return {name: self.totals(name) for name in self._sim.symbols}
-        if symbol not in self._sim.symbols:
+        return self.totals(self._symbol(query))
+
+    def _trades(self, query: Query) -> list[list[Any]]:
+        """Single trades as they were made, by rising id: [id, time in µs, price, quantity, buyer is maker]."""
+        of = self._sim.ledger.of(self._symbol(query))
+        limit = _count(query, "limit") or TRADE_ROWS_MAX
+        if limit > TRADE_ROWS_MAX:
+            raise ValueError(f"limit must be at most {TRADE_ROWS_MAX}, not {limit}")
+        rows = of.trades.from_value(_count(query, "from_id") or 0)
+        return [
+            [trade_id, time_us, text(price), text(quantity), bool(maker)]
+            for trade_id, time_us, price, quantity, maker in islice(rows, limit)
+        ]
+
+    def _bars(self, query: Query) -> list[list[Any]]:
+        """The ledger's one-minute bars by rising time, in the columns of klines."""
+        return kline_rows(self._sim.ledger.of(self._symbol(query)), "1m", 0, None, MAX_BARS)
+
+    def _symbol(self, query: Query) -> str:
+        symbol = query.get("symbol")
+        if symbol is None or symbol not in self._sim.symbols:
             raise ValueError(f"symbol {symbol!r} is not traded here; /api/v3/exchangeInfo lists the symbols")
-        return self.totals(symbol)
+        return symbol
 
 
-def _route(name: str, parameters: tuple[str, ...], answer: Callable[[Query], dict[str, Any]]) -> web.RouteDef:
+def _route(name: str, parameters: tuple[str, ...], answer: Callable[[Query], Any]) -> web.RouteDef:
     async def handle(request: web.Request) -> web.Response:
         query = dict(request.query)
         try:

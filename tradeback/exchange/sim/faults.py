@@ -1,6 +1,7 @@
 """What goes wrong on request: faults of streams, of connections and of REST answers.
 
-A fault lasts for a number of messages or answers (`count`), or for a time (`seconds`), whichever was given.
+A fault lasts for a number of messages or answers (`count`), or for a time (`seconds`), whichever was given. Faults
+of REST answers may be limited to one `path` below `/api/v3/`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Fault:
     stream: str | None
     left: int | None
     until: float | None
+    path: str | None = None
     done: int = 0
     cleared: bool = False
 
@@ -68,10 +70,18 @@ class Faults:
         self.done: Counter[str] = Counter()
         self._garbage = 0
 
-    def add(self, kind: str, stream: str | None, count: int | None, seconds: float | None) -> Fault:
+    def add(
+        self,
+        kind: str,
+        stream: str | None,
+        count: int | None,
+        seconds: float | None,
+        path: str | None = None,
+    ) -> Fault:
         if count is None and seconds is None:
             count = 1
-        fault = Fault(kind, stream, count, None if seconds is None else time.monotonic() + seconds)
+        until = None if seconds is None else time.monotonic() + seconds
+        fault = Fault(kind, stream, count, until, path)
         self.active.append(fault)
         return fault
 
@@ -106,20 +116,21 @@ class Faults:
                     return fault.kind, name
         return None
 
-    def on_rest(self) -> Fault | None:
-        """Take the oldest fault that touches REST answers as a whole. `badcolumns` waits for rows."""
+    def on_rest(self, path: str) -> Fault | None:
+        """Take the oldest fault that touches answers of a path as a whole. `badcolumns` waits for rows."""
         for fault in self.active:
             whole = fault.kind in REST_KINDS and fault.kind != "badcolumns"
-            if (whole or (fault.kind == "truncate" and fault.stream is None)) and fault.take():
+            whole = whole or (fault.kind == "truncate" and fault.stream is None)
+            if whole and fault.path in (None, path) and fault.take():
                 self.done[fault.kind] += 1
                 return fault
         self.prune()
         return None
 
-    def on_rows(self) -> bool:
-        """Take one `badcolumns`, if there is one."""
+    def on_rows(self, path: str) -> bool:
+        """Take one `badcolumns`, if there is one for the path."""
         for fault in self.active:
-            if fault.kind == "badcolumns" and fault.take():
+            if fault.kind == "badcolumns" and fault.path in (None, path) and fault.take():
                 self.done["badcolumns"] += 1
                 return True
         return False

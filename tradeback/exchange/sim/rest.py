@@ -92,6 +92,8 @@ class MarketRest:
         faults: Faults,
         weight_limit: int,
         history: History | None = None,
+        *,
+        market_data_only: bool = False,
     ) -> None:
         self.symbols = symbols
         self.ledger = ledger
@@ -120,6 +122,8 @@ class MarketRest:
             "ticker/price": self._ticker_price,
             "ticker/bookTicker": self._ticker_book,
         }
+        if market_data_only:
+            del self.routes["historicalTrades"]
 
     async def stop(self) -> None:
         self.stopping.set()
@@ -128,7 +132,8 @@ class MarketRest:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
-        fault = self.faults.on_rest()
+        path = request.match_info["path"]
+        fault = self.faults.on_rest(path)
         if fault is not None:
             spoiled = await self._spoil(fault)
             if spoiled is not None:
@@ -139,7 +144,6 @@ class MarketRest:
         if now < self._banned_until:
             return self._refuse(418, self._banned_until - now)
         query = dict(request.query)
-        path = request.match_info["path"]
         answer = self.routes.get(path)
         if answer is None:
             return web.Response(
@@ -158,7 +162,7 @@ class MarketRest:
             body = answer(query)
         except Refusal as refusal:
             return self._json({"code": refusal.code, "msg": refusal.message}, refusal.status)
-        if isinstance(body, list) and body and self.faults.on_rows():
+        if isinstance(body, list) and body and self.faults.on_rows(path):
             body = [_wrong_columns(row) for row in body]
         data = orjson.dumps(body)
         if fault is not None:

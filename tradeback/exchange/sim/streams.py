@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections import deque
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -37,6 +38,9 @@ class StreamLimits:
     messages_per_second: int = 5
     streams: int = 1_024
     unsent_bytes: int = 8 * 1024 * 1024
+    # Connection attempts, and in how many seconds.
+    attempts: int = 300
+    attempts_seconds: float = 300.0
 
 
 def frame(payload: bytes, opcode: int = 1) -> bytes:
@@ -105,6 +109,8 @@ class StreamHub:
         self.streams: dict[str, Stream] = {}
         self.connections: dict[Connection, None] = {}
         self.connects = 0
+        self.refused = 0
+        self._attempts: deque[float] = deque()
         self.sent = 0
         self.rate_cuts = 0
         self.slow_cuts = 0
@@ -143,7 +149,21 @@ class StreamHub:
         if self._server is not None:
             await self._server.wait_closed()
 
+    def _too_many(self) -> bool:
+        """Whether one more attempt is one too many; if not, it counts. Addresses are not told apart."""
+        now, limits = time.monotonic(), self.limits
+        while self._attempts and self._attempts[0] <= now - limits.attempts_seconds:
+            self._attempts.popleft()
+        if len(self._attempts) >= limits.attempts:
+            self.refused += 1
+            return True
+        self._attempts.append(now)
+        return False
+
     def _route(self, request: WSUpgradeRequest) -> Connection | WSUpgradeResponseWithListener | None:
+        if self._too_many():
+            body = f"more than {self.limits.attempts} connection attempts".encode()
+            return WSUpgradeResponseWithListener(WSUpgradeResponse.create_error_response(429, body), None)
         url = urlsplit(request.path.decode("latin-1"))
         query = parse_qs(url.query)
         microseconds = query.get("timeUnit", [""])[-1].upper() == "MICROSECOND"
