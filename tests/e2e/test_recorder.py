@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -165,3 +167,38 @@ def test_a_recorder_that_comes_late_and_a_server_that_is_killed(tmp_path: Path) 
                     assert check_all(sim.get, tmp_path) > first
                     assert recorder.stop() == 0
         assert "Traceback" not in (tmp_path / "recorder.log").read_text()
+
+
+@pytest.mark.timeout(240)
+def test_a_recorder_that_is_killed_ten_times_under_load(tmp_path: Path) -> None:
+    """Lifetimes end anywhere: while it starts, reads, writes, or waits."""
+    lifetimes = random.Random(5)
+    with (
+        SimProcess("--rate", "2000", "--symbols", "10") as sim,
+        ServerProcess(tmp_path, sim, **CARRIED) as server,
+    ):
+        server.await_subscribed(len(SYMBOLS))
+        for _ in range(10):
+            with RecorderProcess(tmp_path, sim) as recorder:
+                time.sleep(lifetimes.uniform(0.0, 0.5))
+                recorder.kill()
+        with RecorderProcess(tmp_path, sim) as recorder:
+            sim.pause_and_drain()
+            recorder.await_stored(repaired=True)
+            assert check_all(sim.get, tmp_path) > 1_000
+            assert recorder.stop() == 0
+    assert "Traceback" not in (tmp_path / "recorder.log").read_text()
+
+
+@pytest.mark.timeout(180)
+def test_an_exchange_that_cannot_be_reached_keeps_nothing_from_being_stored(tmp_path: Path) -> None:
+    with SimProcess("--rate", "2000", "--symbols", "10", "--paused") as sim:
+        with ServerProcess(tmp_path, sim, **CARRIED) as server:
+            server.await_subscribed(len(SYMBOLS))
+            # Its REST interface is nowhere.
+            with RecorderProcess(tmp_path, None) as recorder:
+                trade_and_drain(sim.rest_endpoint, 3_000)
+                status = recorder.await_stored()
+                assert status["ticks"] > 300
+                assert recorder.stop() == 0
+        assert check_all(sim.get, tmp_path) > 300
