@@ -32,6 +32,8 @@ MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_PATH_BYTES = 107  # of sockaddr_un, the zero behind it left out
 ANSWER_TIMEOUT = 10.0
 
+_NO_ANSWER = (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, orjson.JSONDecodeError)
+
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -160,9 +162,9 @@ class ControlClient:
             except BaseException as error:
                 # The next answer on this connection might be that of this message.
                 self.close()
-                if isinstance(error, OSError | TimeoutError | EOFError | orjson.JSONDecodeError):
+                if isinstance(error, _NO_ANSWER):
                     raise ControlError(
-                        f"{self.path} did not answer: {error or type(error).__name__}; see that its process runs"
+                        f"{self.path} did not answer: {str(error) or type(error).__name__}; see that its process runs"
                     ) from error
                 raise
         if answer.get("type") == "error":
@@ -174,10 +176,7 @@ class ControlClient:
             raise RuntimeError("asked without a connection")
         self._writer.write(line)
         await self._writer.drain()
-        answer = await self._reader.readline()
-        if not answer.endswith(b"\n"):
-            raise EOFError("the connection ended")
-        content = orjson.loads(answer)
+        content = orjson.loads(await self._reader.readuntil(b"\n"))
         if not isinstance(content, dict):
             raise EOFError("the answer is no object")
         return content

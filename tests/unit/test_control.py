@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tradeback.control import MAX_LINE_BYTES, MAX_PATH_BYTES, ControlSocket
-from tradeback.errors import DataFolderError, ProtocolError
+from tradeback.control import MAX_LINE_BYTES, MAX_PATH_BYTES, ControlClient, ControlSocket
+from tradeback.errors import ControlError, DataFolderError, ProtocolError
 
 SAFETY = 20.0
 
@@ -168,5 +168,56 @@ def test_a_folder_in_its_place_is_a_sentence(tmp_path: Path) -> None:
     async def scenario() -> None:
         with pytest.raises(DataFolderError, match=r"control\.sock cannot be made"):
             await ControlSocket(tmp_path / "control.sock", HANDLERS).start()
+
+    run(scenario())
+
+
+def test_a_client_asks_and_is_answered_or_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        client = ControlClient(tmp_path / "control.sock")
+        with pytest.raises(ControlError, match=r"nobody listens at .*control\.sock"):
+            await client.ask({"type": "echo"})
+        async with serving(tmp_path):
+            answer = await client.ask({"type": "echo", "n": 1})
+            assert answer["of"] == {"type": "echo", "n": 1}
+            with pytest.raises(ControlError, match="refused: no, for a reason"):
+                await client.ask({"type": "refuse"})
+            both = await asyncio.gather(*(client.ask({"type": "echo", "n": n}) for n in range(2)))
+            assert [answer["of"]["n"] for answer in both] == [0, 1]
+            assert client.connects == 1
+            with pytest.raises(ControlError, match="did not answer"):
+                await client.ask({"type": "large"})  # longer than a line may be
+            assert (await client.ask({"type": "echo"}))["type"] == "echo"
+        client.close()
+        client.close()
+
+    run(scenario())
+
+
+def test_a_client_connects_again_after_the_other_process_was_restarted(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        client = ControlClient(tmp_path / "control.sock")
+        for times in (1, 2):
+            async with serving(tmp_path):
+                await client.connect()
+                await client.ask({"type": "echo"})
+                assert client.connects == times
+                assert client.connected
+            with pytest.raises(ControlError):
+                await client.ask({"type": "echo"})
+            assert not client.connected
+
+    run(scenario())
+
+
+def test_a_client_gives_up_a_process_that_does_not_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        silent = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "control.sock"))
+        client = ControlClient(tmp_path / "control.sock")
+        with pytest.raises(ControlError, match="did not answer: TimeoutError"):
+            await client.ask({"type": "echo"}, timeout=0.05)
+        # The late answer must not be taken for that of the next message.
+        assert not client.connected
+        silent.close()
 
     run(scenario())
