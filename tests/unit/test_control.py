@@ -212,12 +212,20 @@ def test_a_client_connects_again_after_the_other_process_was_restarted(tmp_path:
 
 def test_a_client_gives_up_a_process_that_does_not_answer(tmp_path: Path) -> None:
     async def scenario() -> None:
-        silent = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "control.sock"))
+        gone = asyncio.Event()
+
+        async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()  # until the client is gone
+            writer.close()
+            gone.set()
+
+        silent = await asyncio.start_unix_server(say_nothing, str(tmp_path / "control.sock"))
         client = ControlClient(tmp_path / "control.sock")
         with pytest.raises(ControlError, match="did not answer: TimeoutError"):
             await client.ask({"type": "echo"}, timeout=0.05)
         # The late answer must not be taken for that of the next message.
         assert not client.connected
+        await gone.wait()
         silent.close()
 
     run(scenario())
