@@ -23,6 +23,7 @@ from tradeback._fast.journal import JournalWriter
 from tradeback._fast.record import REASONS, UNFILLABLE
 from tradeback.errors import ExchangeError, TradebackError
 from tradeback.exchange.binance import REST_ROWS_MAX
+from tradeback.exchange.clock import ExchangeClock
 from tradeback.exchange.rest import ExchangeRest, RefusedError
 from tradeback.exchange.rows import AggTradeRow
 from tradeback.model import MINUTE_NS, Gap, Symbol, Tick
@@ -89,7 +90,8 @@ class _Stream:
 class Repair:
     """`symbols` gives the symbol of a stream id, None where it is not known. `age` is RECORDER_BACKFILL_AGE.
 
-    Owned by one asyncio loop, as `journal` is; the history is read in threads. `clock` is unix ns.
+    Owned by one asyncio loop, as `journal` is; the history is read in threads. What is too
+    old is so by the exchange's clock.
     """
 
     def __init__(
@@ -100,7 +102,6 @@ class Repair:
         symbols: Callable[[int], Symbol | None],
         age: float,
         policy: RepairPolicy | None = None,
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.policy = policy or RepairPolicy()
         self.repaired = self.given_up = self.failures = self.steps = 0
@@ -112,7 +113,7 @@ class Repair:
         self._journal = journal
         self._symbols = symbols
         self._age_ns = int(age * 1e9)
-        self._clock = clock
+        self._clock = ExchangeClock(rest)
         self._streams: dict[int, _Stream] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._turns = 0
@@ -265,6 +266,7 @@ class Repair:
     async def _step(self, symbol: Symbol, stream: _Stream, gap: Gap, gaps: list[Gap]) -> None:
         """Ask for the trades from the beginning of `gap` on, and append what they say of `gaps`, all of the
         symbol's that are open."""
+        await self._clock.ask()
         before, after = await asyncio.to_thread(
             neighbours, self._history, gap.stream_id, gap.first_id, gap.last_id
         )
@@ -278,7 +280,7 @@ class Repair:
             _, after = await asyncio.to_thread(
                 neighbours, self._history, gap.stream_id, first, answer.through
             )
-        bounds = Bounds.between(before, after, self._clock())
+        bounds = Bounds.between(before, after, self._clock.now_ns())
         for row in [*answer.whole, *(row for row, _ in answer.partial)]:
             check(row, symbol.info, bounds)
         fills = [fill(row) for row in answer.whole]
@@ -331,19 +333,20 @@ class Repair:
     ) -> int:
         """The first id of a gap to ask for: those below it are given up, as too old or as before the minute in
         which the symbol begins."""
-        oldest = self._clock() - self._age_ns
+        oldest = self._clock.now_ns() - self._age_ns
         why = "too_old"
         if gap.reason == REASONS["begin"]:
             why = "begin"
-            if after is None and self._clock() - gap.ts_event < BEGIN_PATIENCE_NS:
+            if after is None and self._clock.now_ns() - gap.ts_event < BEGIN_PATIENCE_NS:
                 raise ExchangeError(f"{symbol.name}: its first trade is not stored yet")
             begins = min(gap.ts_event, after.ts_event) if after is not None else gap.ts_event
             wanted = begins - begins % MINUTE_NS
             none_wanted = not self._age_ns or wanted < oldest
         else:
             wanted = oldest
-            too_old = after is not None and after.ts_event < oldest
-            none_wanted = not self._age_ns or too_old or gap.ts_event < oldest
+            # Its neighbour has the exchange's time; its own is our wall clock's, which may have been wrong.
+            ended = after.ts_event if after is not None else gap.ts_event
+            none_wanted = not self._age_ns or ended < oldest
             # With time passing, trades grow too old while they are fetched: that is no reason to give them up.
             if not none_wanted and before is not None and before.ts_event >= oldest - TIME_SLACK_NS:
                 return gap.first_id
@@ -375,7 +378,7 @@ class Repair:
         missing = common([(each.first_id, each.last_id) for each in known], row.first_id, row.last_id)
         told = count(missing) + sum(tick.trade_count for tick in stored)
         unknown = told < row.last_id - row.first_id + 1
-        return None, unknown and self._clock() - gap.ts_event < PENDING_NS
+        return None, unknown and self._clock.now_ns() - gap.ts_event < PENDING_NS
 
     def _stored(self, stream_id: int, row: AggTradeRow) -> list[Tick]:
         """The stored ticks of a row's ids: they have its time, or nearly."""
@@ -395,7 +398,7 @@ class Repair:
 
     def _append(self, symbol: Symbol, fills: list[Fill], given_up: list[tuple[Range, str]]) -> None:
         """Into the journal of repairs, at one go: no other task of this loop appends in between."""
-        now = self._clock()
+        now = self._clock.now_ns()
         for each in fills:
             self._journal.append_trade(
                 stream_id=symbol.stream_id,
