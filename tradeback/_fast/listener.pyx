@@ -89,6 +89,23 @@ cdef class ClientSink(FrameSink):
         transport._fast_write(data, size)
         return 0
 
+    def write_frames(self, bytes frames not None) -> None:
+        """Write whole frames that were made elsewhere; nothing once the connection is closing."""
+        cdef WSTransport transport = self.transport
+        if transport is None or transport.is_close_frame_sent or transport.is_disconnected:
+            return
+        transport._fast_write(<char*>frames, len(frames))
+
+
+def text_frame(bytes payload not None) -> bytes:
+    """A text message of the server as one frame (RFC 6455, 5.2: FIN, opcode 1, not masked)."""
+    cdef Py_ssize_t size = len(payload)
+    if size < 126:
+        return b"\x81" + size.to_bytes(1, "big") + payload
+    if size < 65536:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
+
 
 cdef class TextSink(ClientSink):
     """The same updates as JSON text, `{"type":"prices","data":[{"symbol","price","volume"}]}`.

@@ -26,6 +26,8 @@ from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
+from tradeback.recorder.indicators import EnigmaSink, LevelTarget
+from tradeback.recorder.outbox import Outbox
 from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
@@ -88,7 +90,11 @@ class Recorder:
             )
             self.server = ControlClient(self._folder / "control.sock")
             stack.callback(self.server.close)
-            self.sinks = self._make_sinks()
+            self.outbox = Outbox(self.server, self.stats)
+            if not offline:
+                # After the sinks have ended: what they published last is sent too.
+                stack.push_async_callback(self.outbox.flush)
+            self.sinks = self._make_sinks([] if offline else [self.outbox])
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
             stack.push_async_callback(self._stop_sinks)
             for sink in self.sinks:
@@ -123,8 +129,8 @@ class Recorder:
         )
         stack.callback(self.repairs.close)
 
-    def _make_sinks(self) -> list[Sink]:
-        """The sinks whose backends are configured."""
+    def _make_sinks(self, level_targets: list[LevelTarget]) -> list[Sink]:
+        """The sinks whose backends are configured. Cache and bus take levels as further `level_targets`."""
         self.history_sink = HistorySink(
             self._folder,
             self.stats,
@@ -133,7 +139,18 @@ class Recorder:
             self.symbols.quantity_precision,
             bars=self._config.features.aggregation_enabled,
         )
-        return [self.history_sink]
+        sinks: list[Sink] = [self.history_sink]
+        if self._config.features.enigma_enabled:
+            self.enigma_sink = EnigmaSink(
+                self._folder,
+                self.stats,
+                self._config.recorder.batch_window,
+                self.history,
+                self.symbols,
+                level_targets,
+            )
+            sinks.append(self.enigma_sink)
+        return sinks
 
     def _make_services(self) -> None:
         """What runs beside the sinks, by name; each may add handlers and a part of the status."""
@@ -143,6 +160,7 @@ class Recorder:
         )
         self.history_sink.on_gaps = lambda: _wake(loop, repair.wake)
         self.services["repair"] = repair.run
+        self.services["publish"] = self.outbox.run
         self.status["repair"] = repair.state
 
     async def _stop_sinks(self) -> None:

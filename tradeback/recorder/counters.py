@@ -26,6 +26,12 @@ RECORDER_VALUES = (
     _value("sink_errors", "counter", "times that a sink failed and tried again"),
     _value("service_errors", "counter", "times that a service failed and was started again"),
     _value("lag_history", "gauge", "records of both journals that the history sink has still to store"),
+    _value(
+        "lag_indicators", "gauge", "records of both journals that the Enigma levels do not reckon with yet"
+    ),
+    _value("levels", "counter", "Enigma levels published"),
+    _value("levels_sent", "counter", "Enigma levels that the server took, for the clients that it has"),
+    _value("prices_refused", "counter", "records of the journals whose price is no price"),
     _value("rows_expired", "counter", "rows deleted from the history because of their age"),
 )
 

@@ -137,6 +137,8 @@ class Levels:
 
     def next_due(self) -> int | None:
         """When something is to be published; None where nothing has changed."""
+        if self._taken:
+            return 0
         return self._due[0][0] if self._due else None
 
     def changed(self) -> set[int]:

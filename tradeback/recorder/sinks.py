@@ -91,6 +91,9 @@ class Sink(ABC):
     def commit(self, places: Mapping[str, int]) -> None:
         """Store what was taken; `places` are the next sequence numbers."""
 
+    def finish(self) -> None:  # noqa: B027
+        """Called once before the thread ends in good order."""
+
     def lost(self, journal: str) -> None:
         """Records were lost before those that come next: retention overtook this sink, or they were damaged."""
         self._stats.increase("places_lost")
@@ -179,6 +182,7 @@ class Sink(ABC):
                     self._go_to_truth(journal, cursor, known[journal], stored.get(journal))
             self.places = {journal: cursor.seq for journal, cursor in cursors.items()}
             self._go_on(cursors)
+            self.finish()
 
     def _go_to_truth(self, journal: str, cursor: JournalCursor, saved: bool, stored: int | None) -> None:
         """Where store and cursor differ, a machine crashed or one of them was replaced: reading too much does no

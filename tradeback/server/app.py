@@ -198,7 +198,16 @@ class Server:
         return {"type": "learned", "count": len(symbols)}
 
     def _publish(self, message: dict[str, Any]) -> dict[str, Any]:
-        symbol, content = message.get("symbol"), message.get("message")
-        if not isinstance(symbol, str) or not isinstance(content, dict):
-            raise ProtocolError("bad_field", "publish takes symbol, a name, and message, an object")
-        return {"type": "published", "clients": self.hub.publish(symbol, content)}
+        messages = message.get("messages")
+        if not isinstance(messages, list) or not all(
+            isinstance(part, dict)
+            and isinstance(part.get("symbol"), str)
+            and isinstance(part.get("message"), dict)
+            for part in messages
+        ):
+            raise ProtocolError(
+                "bad_field",
+                "publish takes messages: a list of objects with symbol, a name, and message, an object",
+            )
+        clients = self.hub.publish([(part["symbol"], part["message"]) for part in messages])
+        return {"type": "published", "clients": clients}

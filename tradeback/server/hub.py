@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic_ns
 from typing import Any
@@ -14,7 +14,14 @@ from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithLis
 
 from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
-from tradeback._fast.listener import ClientLimits, ClientListener, ClientSink, FlushHook, TextSink
+from tradeback._fast.listener import (
+    ClientLimits,
+    ClientListener,
+    ClientSink,
+    FlushHook,
+    TextSink,
+    text_frame,
+)
 from tradeback._fast.stats import Stats
 from tradeback.config import WebSocketConfig
 from tradeback.errors import CloseCode
@@ -186,23 +193,26 @@ class Hub:
         if not self.clients:
             self._empty.set()
 
-    def publish(self, symbol: str, message: dict[str, Any]) -> int:
-        """Send a JSON text message to every client that is subscribed to the symbol; returns how many got it.
+    def publish(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> int:
+        """Send each message, a JSON text, to the clients that are subscribed to its symbol, in one write a client;
+        returns how many clients got something.
 
         A client that takes no data at the moment does not get it: there is no bound to what could pile up.
         """
-        carried = self.interest.find(symbol)
-        if carried is None:
-            return 0
-        text, told = orjson.dumps(message), 0
-        for listener in self.clients.values():
-            handle = listener.handle
-            if handle < 0 or self.fanout.blocked_ns(handle):
+        frames: dict[ClientSink, list[bytes]] = {}
+        for symbol, message in messages:
+            carried = self.interest.find(symbol)
+            if carried is None:
                 continue
-            if self.fanout.is_subscribed(handle, carried.slot):
-                listener.send_text(text)
-                told += 1
-        return told
+            frame = text_frame(orjson.dumps(message))
+            for sink in self.fanout.watchers(carried.slot):
+                frames.setdefault(sink, []).append(frame)
+        for sink, parts in frames.items():
+            try:
+                sink.write_frames(b"".join(parts))
+            except Exception:  # one client's transport is no reason to leave out the others
+                log.exception("writing to a client raised")
+        return len(frames)
 
     def _sweep(self) -> None:
         """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""
