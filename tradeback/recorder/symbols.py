@@ -12,18 +12,20 @@ from tradeback.store.base import Catalog
 
 log = structlog.get_logger(__name__)
 
-READ_AGAIN_AFTER = 1.0
+ASK_AGAIN_AFTER = 1.0
+READ_AGAIN_AFTER = 60.0
 PRECISION_UNKNOWN = 8  # the finest that the exchange has
 
 
 class SymbolBook:
-    """Reads the catalog when it is asked for a stream id that it does not know, at most once a second."""
+    """Reads the catalog again when it is asked for a symbol that it does not know, for each at most once a second,
+    and once a minute, since precisions may change. Methods may raise DataFolderError."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._lock = threading.Lock()
-        self._by_id: dict[int, Symbol] = {}
-        self._by_name: dict[str, Symbol] = {}
+        self._symbols: dict[int | str, Symbol] = {}  # by stream id, and by name
+        self._asked: dict[int | str, float] = {}  # when it was last looked for in vain
         self._read_at = float("-inf")
         self._unknown: set[int] = set()
 
@@ -32,25 +34,28 @@ class SymbolBook:
         with self._lock:
             symbols = self._catalog.symbols()
             self._read_at = time.monotonic()
-            self._by_id = {symbol.stream_id: symbol for symbol in symbols}
-            self._by_name = {symbol.name: symbol for symbol in symbols}
+            by_id: dict[int | str, Symbol] = {symbol.stream_id: symbol for symbol in symbols}
+            by_name: dict[int | str, Symbol] = {symbol.name: symbol for symbol in symbols}
+            self._symbols = by_id | by_name
             return symbols
 
     def symbol(self, stream_id: int) -> Symbol | None:
         """The symbol of a stream id; None where the catalog has none."""
-        found = self._by_id.get(stream_id)
-        if found is None and time.monotonic() - self._read_at > READ_AGAIN_AFTER:
-            self.read()
-            found = self._by_id.get(stream_id)
-        return found
+        return self._find(stream_id)
 
     def named(self, name: str) -> Symbol | None:
         """The symbol of a name; None where the catalog has none."""
-        found = self._by_name.get(name)
-        if found is None and time.monotonic() - self._read_at > READ_AGAIN_AFTER:
-            self.read()
-            found = self._by_name.get(name)
-        return found
+        return self._find(name)
+
+    def _find(self, key: int | str) -> Symbol | None:
+        found = self._symbols.get(key)
+        now = time.monotonic()
+        if found is None and now - self._asked.get(key, float("-inf")) > ASK_AGAIN_AFTER:
+            self._asked[key] = now
+        elif now - self._read_at < READ_AGAIN_AFTER:
+            return found
+        self.read()
+        return self._symbols.get(key)
 
     def quantity_precision(self, stream_id: int) -> int:
         """Decimals of a symbol's quantities."""

@@ -1,0 +1,62 @@
+"""What the recorder knows of symbols: the catalog as it is, also where the server learnt of new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tradeback.config import Config
+from tradeback.model import SymbolInfo
+from tradeback.recorder import symbols
+from tradeback.recorder.symbols import PRECISION_UNKNOWN, SymbolBook
+from tradeback.store.catalog import SqlCatalog, open_catalog
+
+
+def info(name: str, quantity_precision: int = 5) -> SymbolInfo:
+    return SymbolInfo(name, name[:3], "USDT", True, 2, quantity_precision)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Iterator[SqlCatalog]:
+    opened = open_catalog(Config.model_validate({"data": {"folder": tmp_path}, "exchange": {"name": "sim"}}))
+    yield opened
+    opened.close()
+
+
+def test_a_symbol_that_was_added_meanwhile_is_found_at_once(catalog: SqlCatalog) -> None:
+    catalog.sync_symbols([info("BTCUSDT")])
+    book = SymbolBook(catalog)
+    assert book.quantity_precision(1) == 5
+    assert book.named("BTCUSDT") == book.symbol(1)
+    assert book.symbol(7) is None
+    catalog.sync_symbols([info("BTCUSDT"), info("ETHUSDT", 4)])
+    assert book.quantity_precision(2) == 4
+
+
+def test_a_symbol_that_is_not_there_is_looked_for_again_a_second_later(
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.sync_symbols([info("BTCUSDT")])
+    book = SymbolBook(catalog)
+    assert book.named("ETHUSDT") is None
+    catalog.sync_symbols([info("BTCUSDT"), info("ETHUSDT", 4)])
+    assert book.named("ETHUSDT") is None
+    monkeypatch.setattr(symbols, "ASK_AGAIN_AFTER", 0.0)
+    assert book.named("ETHUSDT") is not None
+
+
+def test_a_precision_that_changed_is_seen_within_a_minute(
+    catalog: SqlCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog.sync_symbols([info("BTCUSDT")])
+    book = SymbolBook(catalog)
+    assert book.quantity_precision(1) == 5
+    catalog.sync_symbols([info("BTCUSDT", 8)])
+    monkeypatch.setattr(symbols, "READ_AGAIN_AFTER", 0.0)
+    assert book.quantity_precision(1) == 8
+
+
+def test_a_catalog_that_was_lost_costs_no_digit(catalog: SqlCatalog) -> None:
+    assert SymbolBook(catalog).quantity_precision(1) == PRECISION_UNKNOWN
