@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -157,7 +156,6 @@ async def repairing(
         await rest.close()
         repairs.close()
         history.close()
-        assert threading.active_count() < 40
 
 
 def assert_whole(history: History, sim: Sim, symbol: Symbol, unfillable: Sequence[Range] = ()) -> list[Tick]:

@@ -32,6 +32,10 @@ COMMANDS = {
         "Run a simulated exchange that speaks Binance's protocol, and misbehaves on request (/sim/fault).",
     ),
     "watch": ("tradeback.commands.watch:watch", "Show the prices of symbols as they change."),
+    "backfill": (
+        "tradeback.commands.backfill:backfill",
+        "Fetch bars of the past from the exchange, into the history.",
+    ),
     "symbols": ("tradeback.commands.symbols:symbols", "The catalog of symbols and their stream ids."),
     "record": (
         "tradeback.commands.record:record",

@@ -127,7 +127,7 @@ class ExchangeRest:
         self.policy = policy or RestPolicy()
         self.budget = WeightBudget(self.policy.weight_limit, self.policy.weight_share)
         self.retries = 0
-        self._clock = clock or partial(_seconds_since, time.time() - time.monotonic())
+        self.clock = clock or partial(_seconds_since, time.time() - time.monotonic())
         self._refused_until = 0.0
         self._http = httpx.AsyncClient(
             base_url=self.base_url, timeout=self.policy.timeout, headers={"Accept": "application/json"}
@@ -265,7 +265,7 @@ class ExchangeRest:
                 raise ExchangeError(
                     f"{path}: the exchange refuses this address for {refused:.0f} s more; ask less often"
                 )
-            wait = refused if refused > 0.0 else self.budget.wait(weight, self._clock())
+            wait = refused if refused > 0.0 else self.budget.wait(weight, self.clock())
             if wait <= 0.0:
                 return
             await asyncio.sleep(wait)
@@ -281,7 +281,7 @@ class ExchangeRest:
             return answer, bytes(body)
 
     async def _once(self, path: str, params: dict[str, str | int], weight: int) -> Any:
-        asked = self._clock()
+        asked = self.clock()
         try:
             async with asyncio.timeout(self.policy.timeout):
                 answer, content = await self._fetch(path, params)
@@ -290,7 +290,7 @@ class ExchangeRest:
             raise _TryAgainError(f"{self.base_url} cannot be reached: {reason}") from error
         used = answer.headers.get(REST_WEIGHT_HEADER, "")
         if used.isdigit():
-            self.budget.told(int(used), weight, asked, self._clock())
+            self.budget.told(int(used), weight, asked, self.clock())
         if answer.status_code in (418, 429):
             wait = _retry_after(answer)
             self._refused_until = max(self._refused_until, time.monotonic() + wait)

@@ -24,6 +24,8 @@ from tradeback.config import Config
 from tradeback.control import ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
+from tradeback.recorder.asking import asked_backfill, asked_progress
+from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
@@ -162,6 +164,11 @@ class Recorder:
         self.services["repair"] = repair.run
         self.services["publish"] = self.outbox.run
         self.status["repair"] = repair.state
+        backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
+        self.services["backfill"] = backfill.run
+        self.status["backfill"] = backfill.state
+        self.handlers["backfill"] = lambda message: asked_backfill(backfill, self.symbols.named, message)
+        self.handlers["progress"] = lambda _: asked_progress(backfill)
 
     async def _stop_sinks(self) -> None:
         for sink in self.sinks:

@@ -1,0 +1,384 @@
+"""Backfill: bars of the past, from the exchange's klines, page by page.
+
+A job is a row of the history, written again with each page, so that any end at any moment costs one page at most. Bars
+are taken once the exchange's own clock says that they are closed. The jobs take turns, a page each, within what the
+weight budget leaves; a part of it is left to repairs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import structlog
+
+from tradeback.config import Config
+from tradeback.errors import ExchangeError, TradebackError
+from tradeback.exchange.binance import REST_ROWS_MAX, REST_WEIGHTS
+from tradeback.exchange.clock import ExchangeClock
+from tradeback.exchange.rest import ExchangeRest, RefusedError
+from tradeback.exchange.rows import KlineRow
+from tradeback.model import RESOLUTIONS, Bar, Symbol
+from tradeback.store.base import BackfillJob, History
+
+log = structlog.get_logger(__name__)
+
+DAY_NS = RESOLUTIONS["1d"]
+MILLISECOND_NS = 1_000_000
+FINAL_STATUS = (
+    400  # the exchange's word that a request can never be answered: no such symbol, no such interval
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPolicy:
+    """`at_once` jobs have a page under way at the same time. `reserve` is the share of the weight budget that is
+    left to others. Times in seconds: after a failure a job waits for `first_backoff`, doubled up to
+    `longest_backoff`, with jitter."""
+
+    at_once: int = 4
+    reserve: float = 0.2
+    first_backoff: float = 1.0
+    longest_backoff: float = 60.0
+
+
+@dataclass(slots=True)
+class _Job:
+    """A job and what is known of it besides the history."""
+
+    job: BackfillJob
+    busy: bool = False
+    served: int = 0
+    failures: int = 0  # in a row
+    failure: str = ""
+    not_before: float = 0.0  # monotonic seconds
+    empty: bool = False  # the last answer had no rows
+
+
+def plan(
+    jobs: Iterable[BackfillJob], stream_id: int, resolution: str, start: int, end: int, *, again: bool = False
+) -> BackfillJob:
+    """The job for bars that open from `start` to before `end`, given those that there are: what they stored is not
+    fetched again, unless `again`, and one under way that has `start` goes on, as far as both reach."""
+    same = sorted(
+        (job for job in jobs if (job.stream_id, job.resolution) == (stream_id, resolution)),
+        key=lambda job: job.start,
+    )
+    done_to = start
+    if not again:
+        for job in same:
+            if job.start <= start < job.end and not job.done:
+                return replace(job, end=max(job.end, end), error="")
+            if job.start <= done_to:
+                done_to = max(done_to, job.done_to)
+    end = max([end, *(job.end for job in same if job.start == start)])
+    return BackfillJob(stream_id, resolution, start, end, min(done_to, end))
+
+
+def bars_of(rows: Sequence[KlineRow], job: BackfillJob, now_ns: int) -> tuple[list[Bar], int]:
+    """The closed bars of an answer to a job's next page, and how far it is then; `now_ns` is the exchange's time.
+
+    Raises ExchangeError where a row is not as it was asked for: nothing of the answer is to be believed then.
+    """
+    length = RESOLUTIONS[job.resolution]
+    bars: list[Bar] = []
+    for row in rows:
+        if row.open_time % length or row.close_time != row.open_time + length - MILLISECOND_NS:
+            raise ExchangeError(
+                f"a {job.resolution} bar from {row.open_time} ns to {row.close_time} ns is none: the answer is dropped"
+            )
+        if not job.done_to <= row.open_time < job.end:
+            raise ExchangeError(
+                f"asked for bars from {job.done_to} to before {job.end} ns, the exchange answered with one of "
+                f"{row.open_time}: the answer is dropped"
+            )
+        if (row.trades == 0) != (row.volume == 0):
+            raise ExchangeError(
+                f"the bar of {row.open_time} ns has the volume {row.volume} of {row.trades} trades: the answer is "
+                "dropped"
+            )
+        if row.close_time >= now_ns:
+            return bars, row.open_time
+        if row.trades:
+            bars.append(
+                Bar(
+                    row.open_time,
+                    float(row.open),
+                    float(row.high),
+                    float(row.low),
+                    float(row.close),
+                    float(row.volume),
+                    row.trades,
+                )
+            )
+    if rows:
+        return bars, rows[-1].open_time + length
+    # Nothing opens there any more: that is so for good where the time has passed.
+    return bars, min(job.end, max(now_ns - now_ns % length, job.done_to))
+
+
+class Backfill:
+    """Owned by one asyncio loop; the history is used in threads. `symbols` gives the symbol of a stream id."""
+
+    def __init__(
+        self,
+        history: History,
+        rest: ExchangeRest,
+        symbols: Callable[[int], Symbol | None],
+        config: Config,
+        policy: BackfillPolicy | None = None,
+    ) -> None:
+        self.policy = policy or BackfillPolicy()
+        self.pages = self.bars = self.changed = self.failures = 0
+        self.last_failure = ""
+        self._history = history
+        self._rest = rest
+        self._symbols = symbols
+        self._config = config
+        self._jobs: dict[tuple[int, str, int], _Job] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._woken = asyncio.Event()
+        self._turns = 0
+        self._clock = ExchangeClock(rest)
+        self._budget_wait = 0.0
+        for job in history.jobs():
+            self._jobs[job.stream_id, job.resolution, job.start] = _Job(job)
+
+    # Jobs.
+
+    @property
+    def jobs(self) -> list[BackfillJob]:
+        return [each.job for each in self._jobs.values()]
+
+    def add(self, job: BackfillJob) -> None:
+        """Store a job and begin with it; one of the same start goes on where the new one says."""
+        self._history.write_job(job)
+        held = self._jobs.setdefault((job.stream_id, job.resolution, job.start), _Job(job))
+        held.job, held.failures, held.not_before = job, 0, 0.0
+        self._woken.set()
+
+    def ask(
+        self, stream_ids: Sequence[int], resolutions: Sequence[str], days: int, *, again: bool = False
+    ) -> list[BackfillJob]:
+        """Jobs for the closed bars of so many days before today (UTC) and of today; those that are done, too."""
+        found = []
+        for resolution in resolutions:
+            start, end = self.span(resolution, days)
+            for stream_id in stream_ids:
+                job = plan(self.jobs, stream_id, resolution, start, end, again=again)
+                self.add(job)
+                found.append(job)
+        return found
+
+    def span(self, resolution: str, days: int) -> tuple[int, int]:
+        """From the beginning of the day so many days ago to the bar in progress, unix ns; as old as 1m bars are
+        kept at most."""
+        now = self._clock.now_ns()
+        keep = getattr(self._config.history, f"keep_{resolution}")
+        if keep:
+            days = min(days, max(int(keep // 86_400) - 1, 0))
+        return now - now % DAY_NS - days * DAY_NS, now - now % RESOLUTIONS[resolution]
+
+    def begin(self, stream_id: int) -> None:
+        """A symbol begins, or begins anew: fetch what is not there of its history, and of today in any case."""
+        for resolution in RESOLUTIONS:
+            start, end = self.span(resolution, self._config.recorder.history_days)
+            job = plan(self.jobs, stream_id, resolution, start, end)
+            if not job.done:
+                self.add(job)
+
+    def mend(self, stream_id: int, start: int, end: int) -> None:
+        """Trades between these times cannot be had: fetch the 1m bars of those minutes."""
+        length = RESOLUTIONS["1m"]
+        start, end = max(start - start % length, self.span("1m", 3650)[0]), end - end % length + length
+        job = plan(self.jobs, stream_id, "1m", start, end, again=True)
+        if not job.done:
+            self.add(job)
+
+    def progress(self) -> dict[str, Any]:
+        """For those who show it: the jobs, and what was done by this process. Times are unix ns."""
+        return {
+            "jobs": [
+                {
+                    "symbol": self._name(each.job.stream_id),
+                    "resolution": each.job.resolution,
+                    "start": each.job.start,
+                    "end": each.job.end,
+                    "done_to": each.job.done_to,
+                    "error": each.job.error,
+                    "failure": each.failure,
+                }
+                for each in self._jobs.values()
+            ],
+            **self.state(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """For the status: counts alone."""
+        budget = self._rest.budget
+        return {
+            "pending": sum(1 for each in self._jobs.values() if self._wanted(each)),
+            "pages": self.pages,
+            "bars": self.bars,
+            "changed": self.changed,
+            "failures": self.failures,
+            "last_failure": self.last_failure,
+            "weight": {"used": budget.used, "limit": int(budget.limit * budget.share)},
+            "waits": round(max(self._budget_wait - time.monotonic(), 0.0), 1),
+        }
+
+    def _name(self, stream_id: int) -> str:
+        symbol = self._symbols(stream_id)
+        return symbol.name if symbol is not None else str(stream_id)
+
+    @staticmethod
+    def _wanted(each: _Job) -> bool:
+        return not each.job.done and not each.job.error
+
+    # The work.
+
+    async def run(self, *, only: Sequence[BackfillJob] | None = None) -> None:
+        """Work on the jobs: until cancelled, or, of those named by `only`, until each is done or has an error."""
+        keys = None if only is None else {(job.stream_id, job.resolution, job.start) for job in only}
+        try:
+            while True:
+                self._woken.clear()
+                mine = [
+                    each
+                    for key, each in self._jobs.items()
+                    if self._wanted(each) and (keys is None or key in keys)
+                ]
+                if keys is not None and not mine:
+                    return
+                wait = await self._turn(mine)
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._woken.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _turn(self, mine: list[_Job]) -> float | None:
+        """Begin the pages that are due; the seconds until there may be others, None until something ends."""
+        waits = [each.not_before for each in mine if not each.busy]
+        now = time.monotonic()
+        due = sorted(
+            (each for each in mine if not each.busy and each.not_before <= now), key=lambda e: e.served
+        )
+        for each in due:
+            if len(self._running) >= self.policy.at_once:
+                return None
+            room = self._wait_for_room()
+            if room > 0.0:
+                self._budget_wait = now + room
+                return room
+            self._turns += 1
+            each.busy, each.served = True, self._turns
+            task = asyncio.create_task(self._guarded(each), name=f"backfill {each.job.stream_id}")
+            self._running.add(task)
+            task.add_done_callback(partial(self._ended, each))
+        later = [wait - now for wait in waits if wait > now]
+        return min(later) if later else None
+
+    def _wait_for_room(self) -> float:
+        """Seconds until the budget has room for a page beside what is left to others."""
+        budget = self._rest.budget
+        now = self._rest.clock()
+        reserve = int(budget.limit * budget.share * self.policy.reserve)
+        under_way = len(self._running) * REST_WEIGHTS["klines"]
+        if budget.used and budget.left(now) - under_way < reserve + REST_WEIGHTS["klines"]:
+            return 60.0 - now % 60.0 + 0.05
+        return 0.0
+
+    def _ended(self, each: _Job, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        each.busy = False
+        self._woken.set()
+
+    async def _guarded(self, each: _Job) -> None:
+        """One page; what it raises is reported, and the job waits or, where the exchange's word is final, ends."""
+        try:
+            await self._page(each)
+        except RefusedError as error:
+            if error.status == FINAL_STATUS:
+                await self._store(each, [], replace(each.job, error=str(error)))
+            self._failed(each, str(error))
+        except TradebackError as error:
+            self._failed(each, str(error))
+        except Exception as error:  # a fault of ours must not end the backfill, nor go unnoticed
+            log.exception("a backfill raised", symbol=self._name(each.job.stream_id))
+            self._failed(each, repr(error))
+        else:
+            each.failures, each.failure = 0, ""
+
+    def _failed(self, each: _Job, reason: str) -> None:
+        each.failures += 1
+        each.failure = self.last_failure = reason
+        self.failures += 1
+        longest = self.policy.longest_backoff
+        ceiling = min(self.policy.first_backoff * 2.0 ** min(each.failures - 1, 30), longest)
+        each.not_before = time.monotonic() + random.uniform(ceiling / 2.0, ceiling)
+        log.warning(
+            "bars could not be fetched",
+            symbol=self._name(each.job.stream_id),
+            resolution=each.job.resolution,
+            ended=bool(each.job.error),
+            reason=reason,
+        )
+
+    async def _page(self, each: _Job) -> None:
+        job = each.job
+        symbol = self._symbols(job.stream_id)
+        if symbol is None:
+            raise ExchangeError(f"stream id {job.stream_id} has no symbol: run `tradeback symbols sync`")
+        now = await self.read_clock()
+        rows = await self._rest.klines(
+            symbol.name,
+            job.resolution,
+            start_ms=job.done_to // MILLISECOND_NS,
+            end_ms=job.end // MILLISECOND_NS - 1,
+            limit=REST_ROWS_MAX,
+        )
+        bars, done_to = bars_of(rows, job, now)
+        self.pages += 1
+        if not rows and not each.empty:
+            # Nothing opens there, or the answer was cut short: the same answer again decides it.
+            each.empty = True
+            return
+        each.empty = False
+        if each.job is not job:
+            return  # it was asked for anew meanwhile
+        if done_to < job.end and len(rows) < REST_ROWS_MAX and done_to + RESOLUTIONS[job.resolution] > now:
+            # The next bar is not closed yet.
+            missing = done_to + RESOLUTIONS[job.resolution] - now
+            each.not_before = time.monotonic() + missing / 1e9 + 1.0
+        await self._store(each, bars, replace(job, done_to=done_to))
+
+    async def _store(self, each: _Job, bars: list[Bar], job: BackfillJob) -> None:
+        asked = each.job
+        self.changed += await asyncio.to_thread(self._write, bars, job)
+        self.bars += len(bars)
+        if each.job is asked:
+            each.job = job
+        else:
+            # It was asked for anew meanwhile, and written over by this.
+            await asyncio.to_thread(self._history.write_job, each.job)
+
+    def _write(self, bars: list[Bar], job: BackfillJob) -> int:
+        """The bars first: a kill in between has them fetched again, which changes nothing."""
+        changed = self._history.write_bars(job.stream_id, job.resolution, bars)
+        self._history.write_job(job)
+        return changed
+
+    async def read_clock(self) -> int:
+        """The exchange's time, unix ns: no later than it is. ExchangeError where it is asked for and not told."""
+        await self._clock.ask()
+        return self._clock.now_ns()
