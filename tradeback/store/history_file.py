@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x54424831  # "TBH1": tells our files from another program's
 WAL_PAGES = 4_000  # 16 MiB: a page that is changed over and over is copied to the file once in a while only
 WAL_LIMIT_BYTES = 64 << 20  # what is left of it after a long reader made it grow
+LOCK_POLL_S = 0.01
 TORN = (
     "it is torn: restore it from a backup; or move it away, then the recorder makes a new one out of the journal, "
     "and `tradeback backfill` fetches the bars"
@@ -159,6 +161,7 @@ def _open(path: Path, *, write: bool) -> sqlite3.Connection:
                     raise DataFolderError(f"There is no history at {path} yet: `tradeback recorder` makes it")
                 _create(connection, path)
             if write:
+                _use_wal(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
                 connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
@@ -187,7 +190,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _create(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
     # Another process may be at the same file: whoever comes second waits here, and finds it done.
     connection.execute("BEGIN IMMEDIATE")
     if _version(connection, path) == 0:
@@ -196,3 +198,17 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """A new file, and one restored by SQLite's own tools, is not in WAL mode yet."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # This one statement needs the file alone, and does not wait for that by itself.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_POLL_S)
