@@ -26,6 +26,7 @@ MEASUREMENTS = [
     "latency",
     "crowd",
     "stalled",
+    "history",
 ]
 
 

@@ -92,6 +92,7 @@ UNITS = {
     "us": "microseconds",
     "ms": "milliseconds",
     "KiB": "KiB",
+    "rows/s": "rows a second",
     "sends/s/core": "a second of CPU time",
     "updates/s/core": "a second of CPU time",
     "of those sent": "as a share",

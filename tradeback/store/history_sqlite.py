@@ -67,11 +67,7 @@ class SqliteHistory:
                 # The driver takes plain tuples apart a fifth faster than named ones.
                 connection.executemany(_INSERT_TICK, map(tuple, batch.ticks))
                 self._widen(connection, ((tick[0], tick[3], tick[3]) for tick in batch.ticks))
-            by_stream: dict[int, list[Bar]] = {}
-            for stream_id, bar in batch.minutes:
-                by_stream.setdefault(stream_id, []).append(bar)
-            for stream_id, bars in by_stream.items():
-                self._write_bars(connection, stream_id, "1m", bars)
+            self._write_bars(connection, "1m", batch.minutes)
             connection.executemany(
                 "DELETE FROM covered WHERE stream_id = ? AND first_id = ?", batch.dissolved
             )
@@ -83,7 +79,7 @@ class SqliteHistory:
     def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
         _length(resolution)
         with self._writing() as connection:
-            return self._write_bars(connection, stream_id, resolution, bars)
+            return self._write_bars(connection, resolution, [(stream_id, bar) for bar in bars])
 
     def places(self) -> dict[str, int]:
         with self._file.reading() as connection:
@@ -210,33 +206,37 @@ class SqliteHistory:
             yield connection
 
     def _write_bars(
-        self, connection: sqlite3.Connection, stream_id: int, resolution: str, bars: Sequence[Bar]
+        self, connection: sqlite3.Connection, resolution: str, bars: Sequence[tuple[int, Bar]]
     ) -> int:
         """Within a transaction: store the bars that are better than what is there, and what follows from them."""
-        minutes = _MINUTES[resolution]
-        for bar in bars:
-            if bar.open_time % RESOLUTIONS[resolution]:
+        minutes, length = _MINUTES[resolution], RESOLUTIONS[resolution]
+        rows = []
+        touched: dict[int, set[int]] = {}
+        for stream_id, bar in bars:
+            if bar.open_time % length:
                 raise ValueError(f"A {resolution} bar cannot open at {bar.open_time} ns: that is between two")
-        # A minute without trades has no bar, though the exchange tells of it.
-        rows = [(minutes, stream_id, *bar) for bar in bars if bar.trade_count > 0]
-        if not rows:
-            return 0
-        before = self._newest_minute(connection, stream_id)
-        changed = connection.executemany(_INSERT_BAR, rows).rowcount
+            if bar.trade_count > 0:  # the exchange tells of intervals without trades too: they have no bar
+                rows.append((minutes, stream_id, *bar))
+                touched.setdefault(stream_id, set()).add(bar.open_time)
+        newest = {stream_id: self._newest_minute(connection, stream_id) for stream_id in touched}
+        changed = connection.executemany(_INSERT_BAR, rows).rowcount if rows else 0
         if changed:
-            self._widen(connection, ((stream_id, row[4], row[5]) for row in rows))
+            self._widen(connection, ((row[1], row[4], row[5]) for row in rows))
             if resolution == "1m":
-                self._follow(connection, stream_id, [row[2] for row in rows], before)
+                for stream_id, opened in touched.items():
+                    self._follow(connection, stream_id, opened, newest[stream_id])
         return changed
 
     def _follow(
-        self, connection: sqlite3.Connection, stream_id: int, changed: Sequence[int], before: int | None
+        self, connection: sqlite3.Connection, stream_id: int, touched: set[int], before: int | None
     ) -> None:
-        """Store the coarser bars of the minutes that changed. The one in progress is left to the readers, and
-        stored when a newer one begins."""
-        newest = max(changed) if before is None else max(before, *changed)
-        self._newest[stream_id] = newest
-        touched = set(changed) if before is None else {before, *changed}
+        """Store the coarser bars of 1m bars that may have changed. The one in progress is left to the readers, and
+        stored when a newer one begins; `before` was the newest minute."""
+        if before is not None:
+            if touched == {before}:
+                return
+            touched.add(before)
+        newest = self._newest[stream_id] = max(touched)
         for resolution, length in _COARSER:
             starts = {minute - minute % length for minute in touched} - {newest - newest % length}
             for start, end in _spans(sorted(starts), length):
