@@ -207,22 +207,22 @@ def test_an_exchange_that_cannot_be_reached_keeps_nothing_from_being_stored(tmp_
 @pytest.mark.timeout(240)
 def test_what_retention_took_from_a_recorder_that_was_away_comes_from_the_exchange(tmp_path: Path) -> None:
     small = {"JOURNAL_SEGMENT_BYTES": "64KiB", "JOURNAL_RETENTION_BYTES": "128KiB"}
-    with SimProcess("--rate", "10000", "--symbols", "10", "--paused") as sim:
-        with ServerProcess(tmp_path, sim, **CARRIED, **small) as server:
-            server.await_subscribed(len(SYMBOLS))
-            with RecorderProcess(tmp_path, sim, **small) as recorder:
-                trade_and_drain(sim.rest_endpoint, 2_000)
-                recorder.await_stored()
-                assert recorder.stop() == 0
-            trade_and_drain(sim.rest_endpoint, 60_000)
-            with RecorderProcess(tmp_path, sim, **small) as recorder:
-                deadline = time.monotonic() + 120
-                while "they become gaps" not in recorder.said():
-                    assert time.monotonic() < deadline, recorder.said()
-                    time.sleep(0.05)
-                assert re.search(
-                    r"is no longer in the journal .* raise JOURNAL_RETENTION_BYTES", recorder.said()
-                )
-                recorder.await_stored(repaired=True)
-                check_all(sim.get, tmp_path)
-                assert recorder.stop() == 0
+    with (
+        SimProcess("--rate", "10000", "--symbols", "10", "--paused") as sim,
+        ServerProcess(tmp_path, sim, **CARRIED, **small) as server,
+    ):
+        server.await_subscribed(len(SYMBOLS))
+        with RecorderProcess(tmp_path, sim, **small) as recorder:
+            trade_and_drain(sim.rest_endpoint, 2_000)
+            recorder.await_stored()
+            assert recorder.stop() == 0
+        trade_and_drain(sim.rest_endpoint, 60_000)
+        with RecorderProcess(tmp_path, sim, **small) as recorder:
+            deadline = time.monotonic() + 120
+            while "they become gaps" not in recorder.said():
+                assert time.monotonic() < deadline, recorder.said()
+                time.sleep(0.05)
+            assert re.search(r"is no longer in the journal .* raise JOURNAL_RETENTION_BYTES", recorder.said())
+            recorder.await_stored(repaired=True)
+            check_all(sim.get, tmp_path)
+            assert recorder.stop() == 0
