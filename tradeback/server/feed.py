@@ -27,7 +27,6 @@ BACKOFF_CAP = 60.0
 AT_ONCE = 0.25
 AT_ONCE_EVERY = 10.0
 STABLE_AFTER = 30.0
-RENEWAL_TIMEOUT = 30.0
 SHOWN_REFUSALS = 20
 
 
@@ -245,14 +244,13 @@ class Feed:
 
     async def _delivering(self, connection: FeedConnection, old: FeedConnection) -> None:
         """Wait until the connection can take over from the old one. Raises ExchangeError where it cannot."""
+        limit = self._config.mute_limit
         try:
-            async with asyncio.timeout(RENEWAL_TIMEOUT):
+            async with asyncio.timeout(limit):
                 await connection.delivering()
         except TimeoutError:
             if not connection.settled:
-                raise ExchangeError(
-                    f"{self.name}: not all was subscribed within {RENEWAL_TIMEOUT:.0f} s"
-                ) from None
+                raise ExchangeError(f"{self.name}: not all was subscribed within {limit:g} s") from None
             if old.failure is None and old.listener.last_market_ns > connection.subscribed_ns:
                 raise ExchangeError(
                     f"{self.name}: the next connection brings nothing, while the old one does"
