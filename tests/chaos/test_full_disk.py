@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.test_server_kill import GAP, TRADE
 from tests.e2e.running import Audit, ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
-from tests.reference.journal_ids import KIND_AT, Coverage
+from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tradeback.store.stats import read_stats
 
 SYMBOLS = 8
@@ -72,7 +72,7 @@ def assert_all_accounted_for(disk: Path, sim: SimProcess) -> set[int]:
     coverage: dict[str, Coverage] = defaultdict(Coverage)
     reasons = set()
     for row in journal_rows(disk):
-        if row[KIND_AT] in (TRADE, GAP):
+        if row[KIND_AT] in (TRADE, GAP, KIND_BEGIN):
             coverage[names[stream_id_of(row)]].add(row)
         if row[KIND_AT] == GAP:
             reasons.add(int.from_bytes(row[48:52], "little"))

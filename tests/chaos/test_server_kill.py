@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import CHECKOUT
 from tests.e2e.running import ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
-from tests.reference.journal_ids import KIND_AT, Coverage
+from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tests.scale import CHAOS
 
 KILLS = 100 if CHAOS else 10
@@ -69,7 +69,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         coverage: dict[str, Coverage] = defaultdict(Coverage)
         ledger = {name: all_trades(sim, name) for name in symbols}
         for row in rows:
-            if row[KIND_AT] in (TRADE, GAP):
+            if row[KIND_AT] in (TRADE, GAP, KIND_BEGIN):
                 name = names[stream_id_of(row)]
                 ids = coverage[name].add(row)
                 if row[KIND_AT] == TRADE:

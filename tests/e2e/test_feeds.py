@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.on_loop import run, until
 from tests.e2e.running import journal_rows, stream_id_of
-from tests.reference.journal_ids import KIND_AT, Coverage
+from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, KIND_GAP, KIND_TRADE, Coverage
 from tradeback.config import Config
 from tradeback.exchange.rest import ExchangeRest
 from tradeback.exchange.sim import Sim, SimConfig
@@ -83,7 +83,7 @@ def assert_nothing_lost(folder: Path, sim: Sim, *, gaps_allowed: bool = False) -
     """Every id from the first journaled one to the ledger's last is in the journal once, or in a gap."""
     coverage: dict[int, Coverage] = {}
     for row in journal_rows(folder):
-        if row[KIND_AT] in (1, 2):
+        if row[KIND_AT] in (KIND_TRADE, KIND_GAP, KIND_BEGIN):
             coverage.setdefault(stream_id_of(row), Coverage()).add(row)
     for stream_id, symbol in enumerate(sim.symbols, 1):
         of = coverage[stream_id]

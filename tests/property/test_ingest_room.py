@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.reference.faulty_lines import LineEvent, make_market
-from tests.reference.journal_ids import KIND_AT, Coverage
+from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, KIND_GAP, KIND_TRADE, Coverage
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalCursor, JournalWriter
@@ -85,9 +85,9 @@ def coverage_of(folder: Path) -> tuple[dict[int, Coverage], set[int]]:
             _, records = cursor.read_bytes(1000)
             for at in range(0, len(records), 64):
                 row = records[at : at + 64]
-                if row[KIND_AT] in (1, 2):
+                if row[KIND_AT] in (KIND_TRADE, KIND_GAP, KIND_BEGIN):
                     coverage[int.from_bytes(row[56:58], "little")].add(row)
-                if row[KIND_AT] == 2:
+                if row[KIND_AT] == KIND_GAP:
                     reasons.add(struct.unpack(GAP_FORMAT, row)[REASON])
     return coverage, reasons
 
@@ -135,7 +135,7 @@ def at(first: int, last: int, arrival: int, *, single: bool = False) -> LineEven
 
 def test_a_sparse_record_without_room_is_a_gap_of_its_own_ids_alone(tmp_path: Path) -> None:
     """An aggTrade around a single that is journaled: the single's id is in no gap, and no other id is missed."""
-    server = Server(tmp_path, segment_bytes=4096 + 64 * 2)
+    server = Server(tmp_path, segment_bytes=4096 + 64 * 3)
     server.take(1, at(9, 9, 0, single=True))
     server.take(1, at(12, 12, 1, single=True))
     server.take(1, at(10, 14, 2))
@@ -151,9 +151,43 @@ def test_a_sparse_record_without_room_is_a_gap_of_its_own_ids_alone(tmp_path: Pa
     server.close()
 
 
+def test_a_symbol_that_begins_without_room_begins_in_the_journal_too(tmp_path: Path) -> None:
+    """Also with the trade just below, which came after it."""
+    server = Server(tmp_path, segment_bytes=4096 + 64 * 2)
+    server.take(1, at(9, 9, 0, single=True))
+    server.take(2, at(500, 500, 1, single=True))
+    server.take(2, at(499, 499, 2, single=True))
+    server.take(2, at(503, 503, 3, single=True))
+    server.ingest.tick(1000 * MS)
+    assert server.ingest.unwritten_symbols == 1
+    server.journal.prepare()
+    server.ingest.tick(1001 * MS)
+    assert server.ingest.unwritten_symbols == 0
+    coverage, reasons = coverage_of(tmp_path)
+    assert coverage[2].begins == [(499, 0)]
+    assert (coverage[2].traded, coverage[2].gaps) == (set(), {499, 500, 501, 502, 503})
+    assert reasons == {UNWRITTEN}
+    server.close()
+
+
+def test_a_symbol_that_begins_anew_without_room_has_no_gap_before_it(tmp_path: Path) -> None:
+    server = Server(tmp_path, segment_bytes=4096 + 64 * 2)
+    server.take(1, at(9, 9, 0, single=True))
+    server.table.drop(1)
+    server.table.carry(0)
+    server.take(1, at(700, 700, 1000, single=True))
+    server.journal.prepare()
+    server.ingest.tick(3000 * MS)
+    coverage, _ = coverage_of(tmp_path)
+    assert coverage[1].begins == [(9, 0), (700, 10)]
+    assert (coverage[1].traded, coverage[1].gaps) == ({9}, {700})
+    server.close()
+
+
 def test_room_for_the_gap_alone_leaves_the_next_trade_behind_too(tmp_path: Path) -> None:
     """The mapped row must not show a trade that is not journaled, or a kill would lose it."""
     server = Server(tmp_path, segment_bytes=4096 + 64 * 1)
+    server.journal.prepare()
     server.take(1, at(1, 1, 0, single=True))
     server.take(1, at(2, 2, 1, single=True))
     server.journal.prepare()

@@ -92,6 +92,7 @@ def check(server: Server, market: Market) -> Coverage:
     ids = coverage.traded | coverage.gaps
     assert ids == set(range(min(ids), max(ids) + 1))
     assert max(ids) == max(brought)
+    assert len(coverage.begins) == 1
     assert coverage.units == sum(market.ledger[i] for i in coverage.traded)
     return coverage
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.reference.journal_ids import AGGREGATE, KIND_AT, LATE, SPARSE
-from tests.reference.table import ID_MAX, GapOut, Out, SymbolOracle, TradeOut, exact_units
-from tradeback._fast.record import GAP_FORMAT, JOURNAL_FORMAT
+from tests.reference.journal_ids import AGGREGATE, KIND_AT, KIND_BEGIN, KIND_GAP, LATE, SPARSE
+from tests.reference.table import ID_MAX, BeginOut, GapOut, Out, SymbolOracle, TradeOut, exact_units
+from tradeback._fast.record import BEGIN_FORMAT, GAP_FORMAT, JOURNAL_FORMAT
 from tradeback._fast.table import SymbolTable
 
 TRADE, AGG_TRADE = 1, 2
@@ -22,7 +22,10 @@ START_MS = 1_700_000_000_000
 
 
 def told(record: bytes, precision: int) -> Out:
-    if record[KIND_AT] == 2:
+    if record[KIND_AT] == KIND_BEGIN:
+        first, floor, _, _, _, _, _ = struct.unpack(BEGIN_FORMAT, record)
+        return BeginOut(first, floor)
+    if record[KIND_AT] == KIND_GAP:
         first, _, _, _, last, _, reason, _, _, _, _, _ = struct.unpack(GAP_FORMAT, record)
         return GapOut(first, last, reason)
     price, quantity, _, _, last, _, _, count, _, _, flags, _ = struct.unpack(JOURNAL_FORMAT, record)
@@ -60,7 +63,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
     shelf.table.close()
 
 
-# (step of time in ms, single line?, first id relative to the newest, how many ids, units, jump of days)
+# (step of time in ms, single line?, first id relative to the newest, how many ids, units, jump of days,
+#  does what is due expire?, is the symbol dropped, or carried again?)
 events = st.tuples(
     st.sampled_from([0, 0, 1, 5, 60, 249, 250, 400]),
     st.booleans(),
@@ -69,20 +73,27 @@ events = st.tuples(
     st.integers(1, 5000),
     st.sampled_from([0] * 8 + [1, -1]),
     st.booleans(),
+    st.sampled_from([""] * 8 + ["drop", "carry", "both"]),
 )
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(events, max_size=150), st.integers(0, 6))
 def test_every_event_has_the_same_effect(
-    shelf: Shelf, steps: list[tuple[int, bool, int, int, int, int, bool]], precision: int
+    shelf: Shelf, steps: list[tuple[int, bool, int, int, int, int, bool, str]], precision: int
 ) -> None:
     table = shelf.table
     name, slot = shelf.symbol(precision)
     oracle = SymbolOracle()
     now, newest = 1_000 * MS, 1000
-    for step, single, ahead, count, units, days, expire in steps:
+    for step, single, ahead, count, units, days, expire, change in steps:
         now += step * MS
+        if change in ("drop", "both"):
+            table.drop(table.state(slot)["stream_id"])
+            oracle.drop()
+        if change in ("carry", "both"):
+            table.carry(slot)
+            oracle.carry()
         if expire:
             got: list[Out] = []
             while records := table.expired(now):
@@ -113,6 +124,7 @@ def test_every_event_has_the_same_effect(
         assert state["held"] == [(h.first, h.last) for h in oracle.held]
         assert (state["cum_units"], state["day_units"]) == (oracle.volume, oracle.day_units)
         assert state["price"] == oracle.price
+        assert state["dropped"] == (oracle.dropped or oracle.anew)
         if due := oracle.deadlines():
             assert 0 < table.deadline_ns <= min(due)
 

@@ -59,7 +59,15 @@ class OpenIds:
     deadline: int
 
 
-Out = TradeOut | GapOut
+@dataclass(frozen=True)
+class BeginOut:
+    """A begin record: the ids from `first` on count; those from `floor` on were not asked for."""
+
+    first: int
+    floor: int
+
+
+Out = TradeOut | GapOut | BeginOut
 
 
 def exact_units(mantissa: int, scale: int, precision: int) -> int:
@@ -74,7 +82,10 @@ def exact_units(mantissa: int, scale: int, precision: int) -> int:
 class SymbolOracle:
     last: int | None = None
     floor: int = 0
+    floor_least: int = 0
     floor_deadline: int = 0
+    dropped: bool = False
+    anew: bool = False
     open: list[OpenIds] = field(default_factory=list)
     held: list[AggTrade] = field(default_factory=list)
     singles: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -111,6 +122,21 @@ class SymbolOracle:
             return []
         lost = self.open.pop(0)
         return [GapOut(lost.first, lost.last, OVERFLOW)]
+
+    def drop(self) -> None:
+        """The feeds stop to carry the symbol."""
+        self.dropped, self.anew = True, False
+
+    def carry(self) -> None:
+        """They carry it again."""
+        self.dropped, self.anew = False, self.dropped or self.anew
+
+    def begin(self, first: int, now: int) -> list[Out]:
+        """Ids count from `first` on, and single ones just below for a while."""
+        before = 0 if self.last is None else self.last + 1
+        self.last = first - 1
+        self.floor, self.floor_least, self.floor_deadline = first, before, now + WAIT_NS
+        return [BeginOut(first, before)]
 
     def known(self, id_: int) -> int | None:
         kept = self.singles.get(id_ % SINGLES)
@@ -189,11 +215,23 @@ class SymbolOracle:
             return REFUSED, []
         if single_line:
             self.trade_line = now
+        begun: list[Out] = []
         if self.last is None:
-            self.last = first - 1
-            self.floor, self.floor_deadline = first, now + WAIT_NS
+            begun = self.begin(first, now)
+        elif self.anew and last > self.last:
+            self.anew = False
+            if not self.held:
+                begun = self.begin(max(first, self.last + 1), now)
+        status, out = self.count(single_line, first, last, units, price, ts, now)
+        return status, begun + out
+
+    def count(
+        self, single_line: bool, first: int, last: int, units: int, price: float, ts: int, now: int
+    ) -> tuple[int, list[Out]]:
+        """`take` of an event that can be."""
         if not self.uncovered(first, last):
-            if first != last or first + 1 != self.floor or now >= self.floor_deadline:
+            below = first == last and first + 1 == self.floor and first >= self.floor_least
+            if not below or now >= self.floor_deadline:
                 return DUPLICATE, []
             # The other line was behind when the symbol began: the trade just below still counts.
             self.floor = first

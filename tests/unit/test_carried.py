@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tradeback._fast.table import SymbolTable
+from tradeback._fast.tablefile import TableReader
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.server.carried import CarriedSymbols
 
@@ -67,6 +68,53 @@ def test_a_symbol_lingers_is_dropped_and_begins_anew_without_a_gap(table: Symbol
         assert table.state(got.slot)["open"] == []
         assert table.state(got.slot)["next_id"] == 501
         carried.close()
+
+    run(scenario())
+
+
+def test_what_nobody_asks_for_after_a_restart_is_dropped(tmp_path: Path) -> None:
+    """AUSDT is asked for in time, and what it missed is a gap; BUSDT only later."""
+
+    async def scenario() -> None:
+        before = SymbolTable.open(str(tmp_path / "table"), "sim")
+        for name, stream_id in (("AUSDT", 1), ("BUSDT", 2)):
+            slot = before.add(name, stream_id, 8)
+            before.take(TRADE, name, 10, 10)
+            before.publish_slot(slot, 1)
+        before.close()
+        table = SymbolTable.open(str(tmp_path / "table"), "sim")
+        reader = TableReader.open(str(tmp_path / "table"))
+        carried = Log().carried(table, linger=0.05)
+        carried.start()
+        early = carried.acquire("AUSDT")
+        assert early is not None
+        async with asyncio.timeout(20):
+            while not ((row := reader.read(2)) and row.dropped):
+                await asyncio.sleep(0.001)
+        late = carried.acquire("BUSDT")
+        assert late is not None
+        for name in ("AUSDT", "BUSDT"):
+            table.take(TRADE, name, 500, 500)
+        assert table.state(early.slot)["open"] == [(11, 499)]
+        assert table.state(late.slot)["open"] == []
+        carried.close()
+        reader.close()
+        table.close()
+
+    run(scenario())
+
+
+def test_a_symbol_that_lingers_when_the_server_ends_is_not_dropped(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        carried = Log().carried(table, linger=0.0)
+        carried.start()
+        got = carried.acquire("AUSDT")
+        assert got is not None
+        carried.release(got.slot)
+        carried.close()
+        await asyncio.sleep(0.01)
+        assert "AUSDT" in carried
+        assert not table.state(got.slot)["dropped"]
 
     run(scenario())
 

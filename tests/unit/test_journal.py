@@ -12,6 +12,7 @@ import pytest
 
 from tests.reference.journal import crc32c, read_journal
 from tradeback._fast.journal import (
+    JournalBegin,
     JournalCursor,
     JournalGap,
     JournalOther,
@@ -100,12 +101,14 @@ def test_each_kind_of_record_is_read_as_it_was_written(tmp_path: Path) -> None:
             flags=5,
         )
         writer.append_gap(stream_id=7, first_id=30, last_id=34, ts_event=6, reason=1)
+        writer.append_begin(stream_id=8, first_id=40, floor_id=35, ts_event=7)
         record = bytes(58) + b"\x63" + bytes(5)
-        assert writer.append_bytes(record) == 4
-        start, trade, gap, other = cursor.read()
+        assert writer.append_bytes(record) == 5
+        start, trade, gap, begin, other = cursor.read()
         assert start == JournalStart(seq=1, ts_event=5)
         assert trade == JournalTrade(2, 65535, 2**64 - 1, 3, 0.1, 1e-8, 0.09, 0.11, -1, -7, 5)
         assert gap == JournalGap(3, 7, 30, 34, 5, 6, 1, 0)
+        assert begin == JournalBegin(4, 8, 40, 35, 7, 0)
         assert isinstance(other, JournalOther)
         assert (other.kind, other.data[:60]) == (0x63, record[:60])
         for wrong in (b"", bytes(64), bytes(63), b"\x01" * 65):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tradeback._fast.record import GAP_FORMAT, JOURNAL_FORMAT
+from tradeback._fast.record import BEGIN_FORMAT, GAP_FORMAT, JOURNAL_FORMAT
 from tradeback._fast.table import SymbolTable
 from tradeback._fast.tablefile import TableReader
 
@@ -45,9 +45,9 @@ def test_a_trade_becomes_a_record(table: SymbolTable) -> None:
         flags=1,
     )
     assert status == FRESH
-    assert [struct.unpack(JOURNAL_FORMAT, r) for r in records] == [
-        (100.0, 0.12345, 99.5, 100.5, 7, T, 1234, 1, 300, 1, 1, 0)
-    ]
+    begin, trade = records
+    assert struct.unpack(BEGIN_FORMAT, begin) == (7, 0, T, 300, 4, 0, 0)
+    assert struct.unpack(JOURNAL_FORMAT, trade) == (100.0, 0.12345, 99.5, 100.5, 7, T, 1234, 1, 300, 1, 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_trade_becomes_a_record(table: SymbolTable) -> None:
 def test_the_arrival_offset_is_clamped(table: SymbolTable, behind_ns: int, offset_us: int) -> None:
     table.add("BTCUSDT", 1, 0)
     _, records = table.take(TRADE, "BTCUSDT", 1, 1, ts_event=2 * 10**18, recv_ns=2 * 10**18 + behind_ns)
-    assert struct.unpack(JOURNAL_FORMAT, records[0])[6] == offset_us
+    assert struct.unpack(JOURNAL_FORMAT, records[1])[6] == offset_us
 
 
 def test_names_of_every_length_are_told_apart(table: SymbolTable) -> None:
@@ -236,12 +236,71 @@ def test_what_waits_in_many_symbols_expires_slot_by_slot(table: SymbolTable) -> 
 def test_a_symbol_that_was_not_carried_begins_anew(table: SymbolTable) -> None:
     slot = table.add("X", 1, 0)
     table.take(TRADE, "X", 1, 1)
-    table.rebase(slot)
+    table.drop(1)
+    assert table.take(TRADE, "X", 2, 2)[0] == FRESH  # was under way
+    table.carry(slot)
     assert table.take(TRADE, "X", 1, 1)[0] == DUPLICATE
-    assert table.take(TRADE, "X", 1000, 1000)[0] == FRESH
+    status, (begin, trade) = table.take(TRADE, "X", 1000, 1000, ts_event=T)
+    assert status == FRESH
+    assert struct.unpack(BEGIN_FORMAT, begin) == (1000, 3, T, 1, 4, 0, 0)
+    assert struct.unpack(JOURNAL_FORMAT, trade)[4] == 1000
     assert table.deadline_ns == 0
     table.take(TRADE, "X", 1002, 1002)
     assert table.state(slot)["open"] == [(1001, 1001)]
+
+
+@pytest.mark.parametrize("end", ["close", "kill"])
+@pytest.mark.parametrize("dropped", [True, False])
+def test_only_what_was_dropped_on_purpose_begins_anew_after_a_restart(
+    tmp_path: Path, end: str, dropped: bool
+) -> None:
+    path = str(tmp_path / "table")
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    _, journal = table.take(TRADE, "X", 1, 1, ts_event=T, recv_ns=T)
+    table.publish_slot(slot, len(journal))
+    if dropped:
+        table.drop(1)
+        # A trade that was under way, and a quote: the row is written again, and stays dropped.
+        journal += table.take(TRADE, "X", 2, 2, ts_event=T, recv_ns=T)[1]
+        table.publish_slot(slot, len(journal))
+    if end == "close":
+        table.close()
+    del table
+    reader = TableReader.open(path)
+    row = reader.read(1)
+    assert row is not None
+    assert row.dropped == dropped
+    reader.close()
+
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    table.carry(slot)
+    _, records = table.take(TRADE, "X", 50, 50, ts_event=T, recv_ns=T, now_ns=SECOND)
+    assert [r[58] for r in records] == ([4, 1] if dropped else [1])
+    assert table.state(slot)["open"] == ([] if dropped else [(2, 49)])
+    journal += records
+    table.close()  # killed before the row was published: the replay says the same
+    del table
+
+    table = SymbolTable.open(path, "sim")
+    slot = table.add("X", 1, 0)
+    table.carry(slot)
+    table.replay(b"".join(journal), 0)
+    assert table.state(slot)["next_id"] == 51
+    assert table.state(slot)["open"] == ([] if dropped else [(2, 49)])
+    assert not table.state(slot)["dropped"]
+    _, records = table.take(TRADE, "X", 60, 60, ts_event=T, now_ns=SECOND)
+    assert (51, 59) in table.state(slot)["open"]
+    table.close()
+
+
+def test_dropping_what_has_no_row_changes_nothing_and_what_is_none_is_refused(table: SymbolTable) -> None:
+    table.drop(65535)
+    assert not table.state(table.add("X", 65535, 0))["dropped"]
+    for wrong in (0, 65536, -1):
+        with pytest.raises(ValueError, match=f"stream id {wrong}"):
+            table.drop(wrong)
 
 
 def test_nothing_is_found_after_close(tmp_path: Path) -> None:
@@ -303,7 +362,7 @@ def test_replay_of_what_nobody_added(tmp_path: Path) -> None:
     table = SymbolTable.open(path, "sim")
     table.add("X", 1, 0)
     _, first = table.take(TRADE, "X", 1, 1, ts_event=T)
-    table.publish_slot(0, 1)
+    table.publish_slot(0, 2)
     _, second = table.take(TRADE, "X", 2, 2, mantissa=3, ts_event=T)
     table.close()
     table = SymbolTable.open(path, "sim")
@@ -314,7 +373,7 @@ def test_replay_of_what_nobody_added(tmp_path: Path) -> None:
     start = bytearray(64)
     start[58] = 3
     assert table.replay(b"".join([*first, *second, foreign, impossible, start]), 0) == 1
-    assert (table.unreplayed, table.applied_seq) == (2, 2)
+    assert (table.unreplayed, table.applied_seq) == (2, 3)
     slot = table.add("X", 1, 0)
     assert (table.state(slot)["next_id"], table.state(slot)["cum_units"]) == (3, 4)
     assert table.find("X") == slot
@@ -360,6 +419,6 @@ def test_a_sparse_record_replays_as_it_was_taken(tmp_path: Path) -> None:
     del table  # killed before any of it was published
     table = SymbolTable.open(path, "sim")
     slot = table.add("X", 1, 0)
-    assert table.replay(b"".join(journal), 0) == 4
-    assert table.state(slot) == {**state, "next_seq": 4}
+    assert table.replay(b"".join(journal), 0) == 5
+    assert table.state(slot) == {**state, "next_seq": 5}
     table.close()

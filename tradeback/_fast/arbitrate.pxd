@@ -36,6 +36,14 @@ cdef extern from *:
     const int64_t QUOTE_PATIENCE_NS "TB_QUOTE_PATIENCE_NS"  # without a newer quote for so long, a lower id is believed
 
 
+# Whether the feeds bring a symbol, and whether what they missed of it is a gap. Only CARRYING survives a restart as
+# such; of the others the mapped row says that it was dropped.
+cdef enum Carrying:
+    CARRYING = 0
+    CARRYING_ANEW = 1           # carried again after it was dropped: the next event above next_id begins anew
+    DROPPED = 2                 # nobody wants it; what is still under way counts
+
+
 cdef struct OpenRange:
     uint64_t first
     uint64_t last               # inclusive
@@ -85,7 +93,7 @@ cdef struct Slot:
     double scale                # 10**quantity_precision: quantity = units / scale
     uint16_t stream_id
     uint8_t quantity_precision
-    uint8_t rebase              # the next event above next_id sets it without an open range
+    uint8_t carrying            # Carrying
     uint8_t open_changed        # the mapped ranges are to be written
     double qty                  # of the record that set `price`
     uint64_t next_id            # highest covered id + 1; 0: none yet

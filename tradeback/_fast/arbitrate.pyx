@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from tradeback._fast.record cimport (
     EVENT_TRADE, FLAG_AGGREGATE, FLAG_BUYER_MAKER, FLAG_LATE, FLAG_SPARSE, GAP_OVERFLOW, GAP_RESTART, GAP_TIMEOUT,
-    GAP_UNKNOWN_QUANTITY, RECORD_GAP, RECORD_TRADE, GapRecord,
+    GAP_UNKNOWN_QUANTITY, RECORD_BEGIN, RECORD_GAP, RECORD_TRADE, BeginRecord, GapRecord,
 )
 from tradeback._fast.status cimport (
     APPLIED_DUPLICATE, APPLIED_FRESH, APPLIED_HELD, APPLIED_REFUSED, APPLIED_STALE,
@@ -297,10 +297,17 @@ cdef inline int _count_single(Slot* slot, const Event* event, int64_t units, int
     return count + 1
 
 
-cdef void _begin(Slot* slot, uint64_t first, int64_t now_ns) noexcept nogil:
+cdef void _begin(Slot* slot, uint64_t first, int64_t ts_event, int64_t now_ns, JournalRecord* record) noexcept nogil:
     """Ids count from `first` on, and from below as far as trades come within WAIT_NS that leave no hole: a hole
     below the beginning would be forgotten by a replay."""
     cdef Lines* lines = slot.lines
+    cdef BeginRecord* begin = <BeginRecord*>record
+    memset(begin, 0, sizeof(BeginRecord))
+    begin.first_id = first
+    begin.floor_id = slot.next_id
+    begin.ts_event = ts_event
+    begin.stream_id = slot.stream_id
+    begin.kind = RECORD_BEGIN
     lines.floor_least = slot.next_id
     lines.floor_id = first
     lines.floor_deadline_ns = now_ns + WAIT_NS
@@ -405,6 +412,8 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
     cdef uint64_t first = event.first_id
     cdef uint64_t last = event.last_id
     cdef int64_t units
+    cdef int begun = 0
+    cdef int status
     record_count[0] = 0
     if (first > last or last > ID_MAX or last - first >= SPAN_MAX or not (0 < event.price < INFINITY)
             or not (0 < event.qty < INFINITY) or event.ts_event <= 0
@@ -417,19 +426,26 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
         return APPLIED_REFUSED
     if event.kind == EVENT_TRADE:
         slot.lines.trade_line_ns = now_ns
-    if slot.next_id == 0 or (slot.rebase and first >= slot.next_id):
-        _begin(slot, first, now_ns)
-    if last >= slot.next_id:
-        slot.rebase = 0
+    if slot.next_id == 0:
+        _begin(slot, first, event.ts_event, now_ns, records)
+        begun = 1
+    elif slot.carrying == CARRYING_ANEW and last >= slot.next_id:
+        # What is held from before it was dropped would be below the beginning, and forgotten: then all is a gap.
+        if slot.lines.held_count == 0:
+            _begin(slot, max(first, slot.next_id), event.ts_event, now_ns, records)
+            begun = 1
+        slot.carrying = CARRYING
     if first != last:
-        return _take_aggregate(slot, event, units, recv_ns, now_ns, records, record_count, tally)
+        status = _take_aggregate(slot, event, units, recv_ns, now_ns, records + begun, record_count, tally)
+        record_count[0] += begun
+        return status
     if not _is_uncovered(slot, first):
         if (now_ns >= slot.lines.floor_deadline_ns or first + 1 != slot.lines.floor_id
                 or first < slot.lines.floor_least):
             return APPLIED_DUPLICATE
         record_count[0] = _count_below(slot, event, units, recv_ns, records)
         return APPLIED_FRESH
-    record_count[0] = _count_single(slot, event, units, recv_ns, now_ns, records, tally)
+    record_count[0] = begun + _count_single(slot, event, units, recv_ns, now_ns, records + begun, tally)
     return APPLIED_FRESH
 
 
@@ -516,6 +532,7 @@ cdef int replay_record(Slot* slot, const JournalRecord* record) noexcept nogil:
     What it skips is an open range that is given up when the replay is over.
     """
     cdef const GapRecord* gap = <const GapRecord*>record
+    cdef const BeginRecord* begin = <const BeginRecord*>record
     cdef OpenRange pieces[OPEN_MAX + 1]
     cdef uint64_t left, low, first
     cdef double units
@@ -526,6 +543,11 @@ cdef int replay_record(Slot* slot, const JournalRecord* record) noexcept nogil:
         if slot.next_id == 0:
             slot.next_id = gap.first_id
         _cover(slot, gap.first_id, gap.last_id, RESTART_DEADLINE_NS)
+    elif record.kind == RECORD_BEGIN:
+        if begin.first_id < slot.next_id or begin.first_id > ID_MAX:
+            return -1
+        slot.next_id = begin.first_id
+        slot.carrying = CARRYING
     else:
         if (record.trade_count == 0 or record.trade_id > ID_MAX or record.trade_id + 1 < record.trade_count
                 or not (0 < record.price < INFINITY) or not (0 < record.qty < INFINITY) or record.ts_event <= 0):

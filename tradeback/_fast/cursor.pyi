@@ -30,12 +30,20 @@ class JournalStart(NamedTuple):
     seq: int
     ts_event: int
 
+class JournalBegin(NamedTuple):
+    seq: int
+    stream_id: int
+    first_id: int
+    floor_id: int
+    ts_event: int
+    flags: int
+
 class JournalOther(NamedTuple):
     seq: int
     kind: int
     data: bytes
 
-Record = JournalTrade | JournalGap | JournalStart | JournalOther
+Record = JournalTrade | JournalGap | JournalStart | JournalBegin | JournalOther
 
 CURSORS_FOLDER: Final[str]
 

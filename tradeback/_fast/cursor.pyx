@@ -22,7 +22,7 @@ from posix.unistd cimport close
 
 from tradeback._fast.clock cimport monotonic_ns, now_ns
 from tradeback._fast.record cimport (
-    RECORD_GAP, RECORD_START, RECORD_TRADE, GapRecord, JournalRecord,
+    RECORD_BEGIN, RECORD_GAP, RECORD_START, RECORD_TRADE, BeginRecord, GapRecord, JournalRecord,
 )
 from tradeback._fast.segment cimport Segment, bytes_crc, load_acquire, record_is_whole
 
@@ -48,12 +48,14 @@ JournalTrade = namedtuple(
 )
 JournalGap = namedtuple("JournalGap", "seq stream_id first_id last_id trade_count ts_event reason flags")
 JournalStart = namedtuple("JournalStart", "seq ts_event")
+JournalBegin = namedtuple("JournalBegin", "seq stream_id first_id floor_id ts_event flags")
 JournalOther = namedtuple("JournalOther", "seq kind data")
-Record = JournalTrade | JournalGap | JournalStart | JournalOther
+Record = JournalTrade | JournalGap | JournalStart | JournalBegin | JournalOther
 
 
 cdef object as_tuple(const JournalRecord* record, uint64_t seq):
     cdef const GapRecord* gap
+    cdef const BeginRecord* begin
     if record.kind == RECORD_TRADE:
         return JournalTrade(
             seq, record.stream_id, record.trade_id, record.trade_count, record.price, record.qty, record.bid,
@@ -66,6 +68,11 @@ cdef object as_tuple(const JournalRecord* record, uint64_t seq):
         )
     if record.kind == RECORD_START:
         return JournalStart(seq, record.ts_event)
+    if record.kind == RECORD_BEGIN:
+        begin = <const BeginRecord*>record
+        return JournalBegin(
+            seq, begin.stream_id, begin.first_id, begin.floor_id, begin.ts_event, begin.flags,
+        )
     # A newer writer may add kinds; readers pass the bytes on rather than fail.
     return JournalOther(seq, record.kind, (<const char*>record)[:sizeof(JournalRecord)])
 
@@ -350,7 +357,7 @@ cdef class JournalCursor:
         return count
 
     def read(self, limit: int = 1000) -> list:
-        """Up to `limit` records as JournalTrade, JournalGap, JournalStart or JournalOther, and go past them.
+        """Up to `limit` records as JournalTrade, JournalGap, JournalBegin, JournalStart or JournalOther; go past them.
 
         Empty where there is nothing new. Raises PlaceLostError where retention has deleted the place.
         """

@@ -1,10 +1,10 @@
 """What a message does between a feed and the clients: decode, arbitrate, journal, publish, mark dirty."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from tradeback._fast.fanout cimport FanOut
 from tradeback._fast.journal cimport JournalWriter
-from tradeback._fast.record cimport Event, JournalRecord
+from tradeback._fast.record cimport BeginRecord, Event
 from tradeback._fast.stats cimport Stats
 from tradeback._fast.table cimport SymbolTable
 
@@ -14,7 +14,7 @@ cdef enum:
 # A symbol of which records found no room in the journal. Its mapped row stays as it was before them: the ids that
 # the row lacks are journaled as gaps once there is room, or found to be missing by the next start.
 cdef struct Behind:
-    uint64_t first                  # the lowest of the ids that found no room; needed where the row holds none
+    BeginRecord begin               # with which the ids that found no room begin; kind 0: with none, but go on
     uint32_t slot
 
 

@@ -8,7 +8,7 @@ The order is the promise: a record is in the journal before the mapped table sho
 between the two finds the table behind the journal, never ahead of it.
 """
 
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
@@ -21,8 +21,10 @@ from tradeback._fast.record cimport (
     EVENT_TRADE,
     FLAG_LATE,
     GAP_UNWRITTEN,
+    RECORD_BEGIN,
     RECORD_GAP,
     RECORD_TRADE,
+    BeginRecord,
     GapRecord,
     JournalRecord,
 )
@@ -144,22 +146,13 @@ cdef class Ingest:
 
     cdef void fall_behind(self, uint32_t slot) noexcept nogil:
         """The records of the table's last step find no room: leave the slot's row as it is until there is some."""
-        cdef Lines* lines = self.table.slots[slot].lines
-        cdef JournalRecord* record
-        cdef uint64_t first = UINT64_MAX
-        cdef int i
+        cdef Behind* behind = &self.behind[self.behind_count]
         if self.is_behind[slot]:
             return
-        for i in range(self.table.record_count):
-            record = &self.table.records[i]
-            if record.kind == RECORD_GAP:
-                first = min(first, (<GapRecord*>record).first_id)
-            else:
-                first = min(first, record.trade_id - record.trade_count + 1)
-        if lines.open_count:
-            first = min(first, lines.open[0].first)
-        self.behind[self.behind_count].first = first
-        self.behind[self.behind_count].slot = slot
+        behind.slot = slot
+        behind.begin.kind = 0
+        if self.table.records[0].kind == RECORD_BEGIN:
+            behind.begin = (<BeginRecord*>&self.table.records[0])[0]
         self.behind_count += 1
         self.is_behind[slot] = 1
 
@@ -167,14 +160,27 @@ cdef class Ingest:
         """Journal as gaps what found no room, symbol by symbol. Returns whether all of it is written now."""
         cdef OpenRange ranges[UNPUBLISHED_MAX]
         cdef GapRecord gap
-        cdef uint64_t length
+        cdef BeginRecord* begin
+        cdef Lines* lines
+        cdef uint64_t first, length
         cdef uint32_t slot
         cdef int count, i
         while self.behind_count:
             slot = self.behind[self.behind_count - 1].slot
-            count = self.table.unpublished(slot, self.behind[self.behind_count - 1].first, ranges)
-            if not self.journal.has_room(count):
+            begin = &self.behind[self.behind_count - 1].begin
+            first = 0
+            if begin.kind:
+                # Trades just below the beginning may have come since.
+                lines = self.table.slots[slot].lines
+                if begin.floor_id <= lines.floor_id < begin.first_id:
+                    begin.first_id = lines.floor_id
+                first = begin.first_id
+            count = self.table.unpublished(slot, first, ranges)
+            if not self.journal.has_room(count + (1 if begin.kind else 0)):
                 return False
+            if begin.kind:
+                self.journal.append(<JournalRecord*>begin)
+                self.stats.count(C_JOURNAL_RECORDS)
             for i in range(count):
                 length = ranges[i].last - ranges[i].first + 1
                 memset(&gap, 0, sizeof(gap))

@@ -2,6 +2,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from tradeback._fast.cursor import JournalBegin as JournalBegin
 from tradeback._fast.cursor import JournalCursor as JournalCursor
 from tradeback._fast.cursor import JournalGap as JournalGap
 from tradeback._fast.cursor import JournalOther as JournalOther
@@ -50,6 +51,9 @@ class JournalWriter:
     ) -> int: ...
     def append_gap(
         self, *, stream_id: int, first_id: int, last_id: int, ts_event: int, reason: int, flags: int = 0
+    ) -> int: ...
+    def append_begin(
+        self, *, stream_id: int, first_id: int, ts_event: int, floor_id: int = 0, flags: int = 0
     ) -> int: ...
     def append_start(self, now_ns: int) -> int: ...
     def close(self) -> None: ...

@@ -23,14 +23,15 @@ from libc.string cimport memcpy, memset
 from posix.unistd cimport close
 
 from tradeback._fast.record cimport (
-    JOURNAL_RECORD_BYTES, RECORD_GAP, RECORD_START, RECORD_TRADE, GapRecord, JournalRecord,
+    JOURNAL_RECORD_BYTES, RECORD_BEGIN, RECORD_GAP, RECORD_START, RECORD_TRADE, BeginRecord, GapRecord, JournalRecord,
 )
 from tradeback._fast.segment cimport (
     NAME_BYTES, SEGMENT_HEADER_BYTES, Segment, load_acquire, record_crc, store_release,
 )
 
 from tradeback._fast.cursor import (
-    JournalCursor, JournalGap, JournalOther, JournalStart, JournalTrade, Record, drop_cursor, durable_places,
+    JournalBegin, JournalCursor, JournalGap, JournalOther, JournalStart, JournalTrade, Record, drop_cursor,
+    durable_places,
 )
 from tradeback._fast.segment import folder_error, list_segments
 from tradeback.errors import DataFolderError
@@ -385,6 +386,14 @@ cdef class JournalWriter:
         gap.trade_count = min(last_id - first_id + 1, 2**32 - 1)
         gap.stream_id, gap.kind, gap.flags = stream_id, RECORD_GAP, flags
         return self._appended(<JournalRecord*>&gap)
+
+    def append_begin(self, *, stream_id, first_id, ts_event, floor_id=0, flags=0) -> int:
+        """Append the record that says that a symbol's ids count from first_id on. Returns its sequence number."""
+        cdef BeginRecord begin
+        memset(&begin, 0, sizeof(begin))
+        begin.first_id, begin.floor_id, begin.ts_event = first_id, floor_id, ts_event
+        begin.stream_id, begin.kind, begin.flags = stream_id, RECORD_BEGIN, flags
+        return self._appended(<JournalRecord*>&begin)
 
     def append_start(self, now_ns: int) -> int:
         """Append the record that says a writer was opened at unix time `now_ns`. Returns its number."""

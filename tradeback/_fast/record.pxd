@@ -25,6 +25,7 @@ cdef enum RecordKind:
     RECORD_TRADE = 1            # JournalRecord
     RECORD_GAP = 2              # GapRecord: ids that neither line brought
     RECORD_START = 3            # the writer was opened; ts_event is the time, all else is zero
+    RECORD_BEGIN = 4            # BeginRecord: from here on a symbol's ids count
 
 
 cdef enum RecordFlag:
@@ -101,6 +102,23 @@ cdef packed struct GapRecord:
     uint16_t stream_id
     uint8_t kind
     uint8_t flags               # Unfillable where the reason is GAP_UNFILLABLE, else 0
+    uint32_t crc
+
+
+# The same 64 bytes where kind is RECORD_BEGIN: the symbol begins, or begins anew after nobody wanted it for a while.
+# Every id from first_id on is in a record behind this one, as a trade or in a gap. Those from floor_id up to it were
+# not asked for and are no gap; but as the lines may be behind each other, single trades just below first_id, one below
+# the other, may still follow within 250 ms.
+cdef packed struct BeginRecord:
+    uint64_t first_id
+    double reserved[3]
+    uint64_t floor_id           # after the highest id that counted before; 0 where none did
+    int64_t ts_event            # T of the trade that it begins with, unix ns
+    int32_t reserved_i32
+    uint32_t reserved_u32
+    uint16_t stream_id
+    uint8_t kind
+    uint8_t flags
     uint32_t crc
 
 

@@ -7,6 +7,7 @@ Owned by nobody: constants, made at import.
 LAYOUT = {
     "journal_record_bytes": sizeof(JournalRecord),
     "gap_record_bytes": sizeof(GapRecord),
+    "begin_record_bytes": sizeof(BeginRecord),
     "wire_record_bytes": sizeof(WireRecord),
     "frame_header_bytes": FRAME_HEADER_BYTES,
     "records_per_frame": RECORDS_PER_FRAME,
@@ -15,6 +16,7 @@ LAYOUT = {
 # struct formats of the same structs, checked against the compiler's sizes in the tests.
 JOURNAL_FORMAT = "<4dQqiIHBBI"
 GAP_FORMAT = "<Q3dQqiIHBBI"
+BEGIN_FORMAT = "<Q24xQq8xHBBI"
 WIRE_FORMAT = "<Hdd"
 
 # The flags of a trade record, the reasons of a gap record, and why ids are unfillable, by their names in lower case.

@@ -59,8 +59,8 @@ cdef class SymbolTable:
     cdef int64_t next_deadline_ns(self) noexcept nogil
     # Copies the slot into its mapped row. `next_seq`: every journal record of this slot is below it.
     cdef void publish(self, uint32_t slot, uint64_t next_seq) noexcept nogil
-    # The ids that the slot covers and its mapped row does not, as ascending ranges; returns how many. `first` is the
-    # lowest of them where the row holds no id yet. What the feeds passed over in between (`rebase`) is among them.
+    # The ids that the slot covers and its mapped row does not, as ascending ranges; returns how many. `first`: where
+    # they begin, if above what the row holds, as where a symbol began meanwhile.
     cdef int unpublished(self, uint32_t slot, uint64_t first, OpenRange* ranges) noexcept nogil
     cdef int64_t find_c(self, const char* symbol, uint32_t size) noexcept nogil
     cdef bint replay_c(self, const JournalRecord* record, uint64_t seq) noexcept nogil

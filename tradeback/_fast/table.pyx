@@ -14,15 +14,17 @@ from libc.string cimport memcmp, memcpy, memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from tradeback._fast.arbitrate cimport (
-    NEVER_NS, OPEN_MAX, PRECISION_MAX, RESTART_DEADLINE_NS, SINGLES, Lines, OpenRange, deadline, give_up, replay_record,
-    take_quote, take_trade,
+    CARRYING, CARRYING_ANEW, DROPPED, NEVER_NS, OPEN_MAX, PRECISION_MAX, RESTART_DEADLINE_NS, SINGLES, Lines, OpenRange,
+    deadline, give_up, replay_record, take_quote, take_trade,
 )
 from tradeback._fast.clock cimport monotonic_ns, now_ns as unix_now_ns
 from tradeback._fast.record cimport (
-    EVENT_AGG_TRADE, EVENT_QUOTE, EVENT_TRADE, RECORD_GAP, RECORD_TRADE, STREAM_ID_MAX, SYMBOL_MAX,
+    EVENT_AGG_TRADE, EVENT_QUOTE, EVENT_TRADE, RECORD_BEGIN, RECORD_GAP, RECORD_TRADE, STREAM_ID_MAX, SYMBOL_MAX,
 )
 from tradeback._fast.status cimport APPLIED_FRESH, APPLIED_REFUSED, APPLIED_UNKNOWN
-from tradeback._fast.tablefile cimport ROW_COUNT, MappedRanges, Row, seq_begin, seq_end, store_u64
+from tradeback._fast.tablefile cimport (
+    ROW_COUNT, ROW_DROPPED, ROW_OPEN_COUNT, MappedRanges, Row, seq_begin, seq_end, store_u64,
+)
 
 cdef enum:
     FIRST_PLACES = 256          # of the name index; it is kept at most a quarter full
@@ -196,11 +198,12 @@ cdef class SymbolTable:
             slot.day_units = min(row.day_units * 10**(precision - row.quantity_precision), 2**63 - 1)
         else:
             slot.day_units = row.day_units // 10**(row.quantity_precision - precision)
-        for i in range(row.open_count):
+        slot.carrying = DROPPED if row.state & ROW_DROPPED else CARRYING
+        for i in range(row.state & ROW_OPEN_COUNT):
             slot.lines.open[i].first = ranges.ranges[i].first
             slot.lines.open[i].last = ranges.ranges[i].last
             slot.lines.open[i].deadline_ns = RESTART_DEADLINE_NS
-        slot.lines.open_count = row.open_count
+        slot.lines.open_count = row.state & ROW_OPEN_COUNT
         slot.lines.trade_line_ns = NEVER_NS
         slot.lines.quote_ns = NEVER_NS
         self.slot_count += 1
@@ -264,12 +267,31 @@ cdef class SymbolTable:
             return -1
         return self.find_c(PyBytes_AS_STRING(padded), <uint32_t>len(name))
 
-    def rebase(self, slot: int) -> None:
-        """The feeds have not carried this symbol for a while: what they missed is no gap.
+    def carry(self, slot: int) -> None:
+        """The feeds carry this symbol from now on.
 
-        The next event above the last id begins anew there. Ranges that are open stay so.
+        Where it had been dropped, what was missed is no gap: the next event above the last id begins anew there.
+        Ranges that are open stay so.
         """
-        self.slots[self._checked(slot)].rebase = 1
+        cdef Slot* own = &self.slots[self._checked(slot)]
+        if own.carrying == DROPPED:
+            own.carrying = CARRYING_ANEW
+
+    def drop(self, stream_id: int) -> None:
+        """The feeds carry this symbol no more, as nobody wants it. That survives a restart.
+
+        Also of a symbol that this process never carried. Without a row, which has nothing to miss, nothing happens.
+        """
+        cdef Row* row
+        if not 1 <= stream_id <= STREAM_ID_MAX:
+            raise ValueError(f"the stream id {stream_id} is none; give one of 1 to {STREAM_ID_MAX}")
+        if self._slot_of[<uint32_t>stream_id]:
+            self.slots[self._slot_of[<uint32_t>stream_id] - 1].carrying = DROPPED
+        row = &self._file.rows[<uint32_t>stream_id]
+        if row.stream_id and not row.state & ROW_DROPPED:
+            seq_begin(&row.seq)
+            row.state |= ROW_DROPPED
+            seq_end(&row.seq)
 
     def seed_day_volume(self, slot: int, units: int, day: int) -> None:
         """Sets the volume of a UTC day (days since 1970) from the exchange's own count, and publishes it.
@@ -388,9 +410,9 @@ cdef class SymbolTable:
         row.next_seq = next_seq
         row.day = own.day
         row.quantity_precision = own.quantity_precision
+        row.state = <uint8_t>(own.lines.open_count | (ROW_DROPPED if own.carrying else 0))
         if own.open_changed:
             own.open_changed = 0
-            row.open_count = <uint8_t>own.lines.open_count
             for i in range(own.lines.open_count):
                 self._file.ranges[own.stream_id].ranges[i].first = own.lines.open[i].first
                 self._file.ranges[own.stream_id].ranges[i].last = own.lines.open[i].last
@@ -403,13 +425,14 @@ cdef class SymbolTable:
         cdef Row* row = &self._file.rows[own.stream_id]
         cdef MappedRanges* mapped = &self._file.ranges[own.stream_id]
         cdef uint64_t low, last
+        cdef uint32_t open_count = row.state & ROW_OPEN_COUNT
         cdef uint32_t i, k
         cdef int count = 0
-        for i in range(<uint32_t>row.open_count + 1):
-            if i < row.open_count:
+        for i in range(open_count + 1):
+            if i < open_count:
                 low, last = mapped.ranges[i].first, mapped.ranges[i].last
             else:
-                low, last = row.next_id if row.next_id else first, own.next_id - 1
+                low, last = max(row.next_id, first), own.next_id - 1
             for k in range(own.lines.open_count):
                 if own.lines.open[k].last < low or own.lines.open[k].first > last:
                     continue
@@ -444,7 +467,7 @@ cdef class SymbolTable:
     cdef bint replay_c(self, const JournalRecord* record, uint64_t seq) noexcept nogil:
         """Replays one record of the journal; False where it changed nothing. Publishes the row."""
         cdef uint32_t index
-        if record.kind != RECORD_TRADE and record.kind != RECORD_GAP:
+        if record.kind != RECORD_TRADE and record.kind != RECORD_GAP and record.kind != RECORD_BEGIN:
             return False
         index = self._slot_of[record.stream_id]
         if index == 0:
@@ -570,6 +593,7 @@ cdef class SymbolTable:
             "bid": own.bid,
             "ask": own.ask,
             "next_seq": own.next_seq,
+            "dropped": own.carrying != CARRYING,
             "open": [(own.lines.open[i].first, own.lines.open[i].last) for i in range(own.lines.open_count)],
             "held": [(own.lines.held[i].first, own.lines.held[i].last) for i in range(own.lines.held_count)],
         }

@@ -18,6 +18,8 @@ cdef enum:
     ROW_BYTES = 128
     ROW_COUNT = 65536           # stream ids, of which 0 is never given
     READ_TRIES = 1000
+    ROW_DROPPED = 128           # in `state`
+    ROW_OPEN_COUNT = 127        # in `state`, the bits of the count
 
 
 cdef extern from *:
@@ -63,7 +65,7 @@ cdef struct Row:
     uint32_t seq                # odd: being written
     uint16_t stream_id          # 0: never added. It, the precision and the hash are written once
     uint8_t quantity_precision
-    uint8_t open_count
+    uint8_t state               # how many ranges are open; ROW_DROPPED: not carried since, as nobody wanted it
     double price
     double qty
     uint64_t next_id

@@ -91,17 +91,18 @@ cdef int _check(const char* base, Py_ssize_t size, object path) except -1:
 
 cdef bint _is_possible(const Row* row, const MappedRanges* ranges, uint32_t stream_id) noexcept nogil:
     cdef uint64_t floor = 0
+    cdef int open_count = row.state & ROW_OPEN_COUNT
     cdef int i
     if row.seq & 1 or row.stream_id != stream_id or row.quantity_precision > PRECISION_MAX:
         return False
-    if row.open_count > OPEN_MAX or row.next_id > ID_MAX + 1:
+    if open_count > OPEN_MAX or row.next_id > ID_MAX + 1:
         return False
-    for i in range(row.open_count):
+    for i in range(open_count):
         if ranges.ranges[i].first < floor or ranges.ranges[i].last < ranges.ranges[i].first:
             return False
         # Ranges never touch: an id that is covered lies between two, and above the last.
         floor = ranges.ranges[i].last + 2
-    return row.open_count == 0 or floor <= row.next_id
+    return open_count == 0 or floor <= row.next_id
 
 
 @cython.final
@@ -308,6 +309,7 @@ cdef class TableRow:
     cdef readonly object quote_id
     cdef readonly long long quote_ts_recv
     cdef readonly int open_ranges
+    cdef readonly bint dropped          # the feeds stopped to carry it, as nobody wanted it
 
     def __init__(self) -> None:
         raise TypeError("rows are made by TableReader.read()")
@@ -398,7 +400,8 @@ cdef class TableReader:
         copy.ask_quantity = row.ask_qty
         copy.quote_id = row.quote_id
         copy.quote_ts_recv = row.quote_recv
-        copy.open_ranges = row.open_count
+        copy.open_ranges = row.state & ROW_OPEN_COUNT
+        copy.dropped = row.state & ROW_DROPPED != 0
         return copy
 
     cdef bint _read_patiently(self, unsigned int place, Row* row) noexcept:

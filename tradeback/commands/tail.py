@@ -14,6 +14,7 @@ import click
 import orjson
 
 from tradeback._fast.journal import (
+    JournalBegin,
     JournalCursor,
     JournalGap,
     JournalOther,
@@ -31,6 +32,7 @@ _KINDS: dict[type, str] = {
     JournalTrade: "trade",
     JournalGap: "gap",
     JournalStart: "start",
+    JournalBegin: "begin",
     JournalOther: "other",
 }
 

@@ -78,6 +78,7 @@ class Server:
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
             stack.push_async_callback(self.feeds.stop)
             self.feeds.start()
+            self.carried.start()
             control = ControlSocket(self._folder / "control.sock", self._handlers())
             stack.push_async_callback(control.stop)
             await control.start()

@@ -55,6 +55,20 @@ class CarriedSymbols:
         self._on_drop = on_drop
         self._interests: dict[str, _Interest] = {}
         self._slots: dict[int, Carried] = {}
+        self._settling: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """What was carried when the last server ended has `linger` seconds to be asked for again, then is dropped.
+
+        So what was missed in between is a gap where clients come back after a restart, and where the next one comes
+        days later, all those days are not.
+        """
+        self._settling = asyncio.get_running_loop().call_later(self._linger, self._settle)
+
+    def _settle(self) -> None:
+        for name, symbol in self._known.items():
+            if name not in self._interests:
+                self._table.drop(symbol.stream_id)
 
     def __len__(self) -> int:
         return len(self._interests)
@@ -124,6 +138,8 @@ class CarriedSymbols:
 
     def close(self) -> None:
         """Cancel the timers of symbols that linger."""
+        if self._settling is not None:
+            self._settling.cancel()
         for interest in self._interests.values():
             if interest.leaving is not None:
                 interest.leaving.cancel()
@@ -143,9 +159,7 @@ class CarriedSymbols:
 
     def _carry(self, symbol: Symbol) -> Carried:
         slot = self._table.add(symbol.name, symbol.stream_id, symbol.info.quantity_precision)
-        if slot in self._slots:
-            # It was carried before and dropped: what it traded meanwhile was not asked for, and is no gap.
-            self._table.rebase(slot)
+        self._table.carry(slot)
         carried = Carried(slot, symbol.stream_id, symbol.name)
         self._slots[slot] = carried
         return carried
@@ -159,3 +173,5 @@ class CarriedSymbols:
     def _drop(self, interest: _Interest) -> None:
         del self._interests[interest.carried.symbol]
         self._on_drop(interest.carried.symbol)
+        # What it trades from here on is not asked for, and no gap when it is carried again.
+        self._table.drop(interest.carried.stream_id)
