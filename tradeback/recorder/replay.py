@@ -118,7 +118,8 @@ class Replay:
                 slot = table.add(name, known[name].stream_id, known[name].info.quantity_precision)
                 if seen.first_id is not None and seen.first_id > cast(int, table.state(slot)["next_id"]):
                     # What was traded between the end of the journal and the begin of the recording is no gap.
-                    table.rebase(slot)
+                    table.drop(known[name].stream_id)
+                table.carry(slot)
             pace = _Pace(journal, config.retention_bytes, self._stop, read_to)
             begun = journal.next_seq
             messages = self._push(Ingest(table, journal, FanOut(table, stats), stats), pace)
