@@ -14,7 +14,7 @@ import pytest
 
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
-from tradeback._fast.journal import JournalCursor, JournalTrade, JournalWriter
+from tradeback._fast.journal import JournalBegin, JournalCursor, JournalTrade, JournalWriter
 from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.exchange.recording import read_recording
@@ -120,6 +120,9 @@ def test_two_lines_of_a_recording_cover_every_id_once(recordings: Path, tmp_path
         journaled: dict[str, Decimal] = defaultdict(Decimal)
         with JournalCursor.open(tmp_path / "journal") as cursor:
             for record in cursor:
+                if isinstance(record, JournalBegin):
+                    assert covered[symbols[record.stream_id - 1]] == []
+                    continue
                 assert isinstance(record, JournalTrade)
                 symbol = symbols[record.stream_id - 1]
                 covered[symbol] += range(record.trade_id - record.trade_count + 1, record.trade_id + 1)
