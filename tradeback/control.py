@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 import structlog
 
-from tradeback.errors import ControlError, DataFolderError, TradebackError
+from tradeback.errors import ControlError, ControlRefusedError, DataFolderError, TradebackError
 
 log = structlog.get_logger(__name__)
 
@@ -151,8 +151,8 @@ class ControlClient:
     async def ask(self, message: Mapping[str, Any], timeout: float = ANSWER_TIMEOUT) -> dict[str, Any]:
         """Send one message and return its answer.
 
-        Raises ControlError where the process cannot be reached, does not answer in time, or refuses; whether it
-        took the message is then not known, unless it refused.
+        Raises ControlRefusedError where the process refuses, and ControlError where it cannot be reached or does not
+        answer in time; whether it took the message is then not known.
         """
         async with self._asking:
             await self._connect()
@@ -168,7 +168,7 @@ class ControlClient:
                     ) from error
                 raise
         if answer.get("type") == "error":
-            raise ControlError(f"{self.path} refused: {answer.get('message')}")
+            raise ControlRefusedError(f"{self.path} refused: {answer.get('message')}")
         return answer
 
     async def _exchange(self, line: bytes) -> dict[str, Any]:

@@ -37,6 +37,10 @@ class ControlError(TradebackError):
     """Another process of this machine cannot be reached at its control socket, or refused."""
 
 
+class ControlRefusedError(ControlError):
+    """It was reached, and refused the message: the same one would be refused again."""
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

@@ -205,6 +205,7 @@ class RecorderConfig(Section):
 
     env_prefix: ClassVar[str] = "RECORDER_"
     batch_window: Span = setting("40ms", "how long ticks are gathered before they are written together")
+    catalog_refresh: Span = setting("1h", "how often the exchange is asked for new and changed symbols")
     backfill_age: Duration = setting("1d", "how old a missed trade may be to be fetched; 0: none is fetched")
     history_days: Annotated[int, Field(ge=0, le=3650)] = setting(
         30, "days of bars that are fetched for a new symbol; 0: those of its first day"

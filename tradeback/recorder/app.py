@@ -33,6 +33,7 @@ from tradeback.recorder.outbox import Outbox
 from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
+from tradeback.recorder.watch import Watch
 from tradeback.store.base import Catalog, History
 
 log = structlog.get_logger(__name__)
@@ -163,6 +164,16 @@ class Recorder:
         self.history_sink.on_gaps = lambda: _wake(loop, repair.wake)
         self.services["repair"] = repair.run
         self.services["publish"] = self.outbox.run
+        watch = Watch(
+            self.catalog,
+            self.symbols,
+            self.rest,
+            self.server,
+            self._config.recorder.catalog_refresh,
+        )
+        self.services["catalog"] = watch.refresh
+        self.services["watch"] = watch.follow
+        self.status["watch"] = watch.state
         self.status["repair"] = repair.state
         backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
         self.services["backfill"] = backfill.run

@@ -10,7 +10,7 @@ import structlog
 
 from tradeback._fast.stats import Stats
 from tradeback.control import ControlClient
-from tradeback.errors import ControlError
+from tradeback.errors import ControlError, ControlRefusedError
 from tradeback.model import EnigmaLevel
 from tradeback.recorder.indicators import enigma_message
 
@@ -71,13 +71,16 @@ class Outbox:
             log.info("the server did not take the last levels", reason=str(error) or type(error).__name__)
 
     async def _send(self) -> None:
-        """Send one line. Raises ControlError where the server does not take it; it is sent again then."""
+        """Send one line. Raises ControlError where the server cannot be reached; it is sent again then."""
         batch = self._take()
         messages: list[dict[str, Any]] = [
             {"symbol": symbol, "message": enigma_message(symbol, level)} for symbol, level in batch.items()
         ]
         try:
             await self._server.ask({"type": "publish", "messages": messages})
+        except ControlRefusedError as error:
+            log.error("the server refused levels, they are dropped", symbols=list(batch), reason=str(error))
+            return
         except BaseException:
             self._put_back(batch)
             raise

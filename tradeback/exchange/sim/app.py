@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tradeback.exchange.binance import can_carry
 from tradeback.exchange.sim.control import ControlApi
 from tradeback.exchange.sim.faults import KINDS, REST_KINDS, STREAM_TYPES, Faults
 from tradeback.exchange.sim.history import BEGIN_MS, History
 from tradeback.exchange.sim.klines import KlineStreams
 from tradeback.exchange.sim.ledger import Ledger, SymbolLedger
-from tradeback.exchange.sim.market import Market, MarketSymbol, Order, make_symbols
+from tradeback.exchange.sim.market import Market, MarketSymbol, Order, make_symbols, new_symbol
 from tradeback.exchange.sim.messages import Template, to_units
 from tradeback.exchange.sim.replay import Replay, ReplayEvent
 from tradeback.exchange.sim.rest import MarketRest, SymbolRow, rows_of_market, serve
@@ -29,6 +30,7 @@ END_POLL = 0.02
 # Trade ids of a run begin at the clock, in tenths of milliseconds since 2020: they rise across restarts as
 # long as a symbol trades less than 10,000 times a second.
 ID_EPOCH_MS = BEGIN_MS
+LISTED_PRICE = 10.0  # USD, of a symbol that is listed later
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Sim:
         self.history: History | None = None
         # The exchange's clock, µs: the machine's, except that it never goes back.
         self._now_us = time.time_ns() // 1_000
+        self._first_id = 0
         rows: dict[str, SymbolRow]
         if config.replay is not None:
             self._replay = Replay(config.replay, config.exchange_info, derive_trades=config.derive_trades)
@@ -116,6 +119,7 @@ class Sim:
             first_id = config.first_id
             if first_id is None:
                 first_id = (self._now_us // 1_000 - ID_EPOCH_MS) * 10
+            self._first_id = first_id
             symbols = make_symbols(config.symbols, config.seed, first_id)
             self._market = Market(symbols, max(config.rate, 1e-9), config.seed, steady=config.steady)
             self._by_name = {symbol.name: symbol for symbol in symbols}
@@ -243,6 +247,25 @@ class Sim:
         self.publish(made)
         self.hub.flush()
         return made
+
+    def list_symbol(self, name: str) -> None:
+        """List a symbol that is new, or one that was delisted again. A new one trades like the others from now on."""
+        if self._replay is not None or not can_carry(name):
+            raise ValueError(f"symbol {name!r} cannot be listed: give A-Z and 0-9; a replay lists no more")
+        if name not in self._by_name:
+            symbol = new_symbol(name, LISTED_PRICE, self._first_id)
+            self._by_name[name] = symbol
+            self._lines[name] = _Lines(name, self.hub, self.ledger)
+            self._market.add(symbol)
+            self.symbol_rows |= rows_of_market([symbol])
+            self.symbols.append(name)
+        self.symbol_rows[name].row["status"] = "TRADING"
+
+    def delist_symbol(self, name: str) -> None:
+        """Say that a symbol is not traded any more. (Its orders go on, as an exchange's last ones do.)"""
+        if name not in self.symbol_rows:
+            raise ValueError(f"symbol {name!r} is not traded here; /api/v3/exchangeInfo lists the symbols")
+        self.symbol_rows[name].row["status"] = "BREAK"
 
     # The market.
 

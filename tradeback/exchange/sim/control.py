@@ -39,6 +39,8 @@ class ControlApi:
             _route("clear", (), self._clear),
             _route("ledger", ("symbol",), self._ledger),
             _route("trades", ("symbol", "from_id", "limit"), self._trades),
+            _route("list", ("symbol",), self._list),
+            _route("delist", ("symbol",), self._delist),
             _route("bars", ("symbol",), self._bars),
         ]
 
@@ -111,6 +113,14 @@ class ControlApi:
         stream, path = query.get("stream"), query.get("path")
         self._sim.fault(query.get("kind", ""), stream, count, seconds, path)
         return {"kind": query["kind"], "stream": stream, "path": path, "count": count, "seconds": seconds}
+
+    def _list(self, query: Query) -> dict[str, Any]:
+        self._sim.list_symbol(query.get("symbol", ""))
+        return {"listed": query["symbol"]}
+
+    def _delist(self, query: Query) -> dict[str, Any]:
+        self._sim.delist_symbol(query.get("symbol", ""))
+        return {"delisted": query["symbol"]}
 
     def _clear(self, query: Query) -> dict[str, Any]:
         self._sim.clear_faults()

@@ -71,8 +71,11 @@ class History:
     ) -> Iterator[tuple[int, MinuteBar]]:
         """Open time and bar of each interval that opens in `start_ms`..`end_ms`, both inclusive.
 
-        Only whole intervals: the one in which the exchange was started is `joint`.
+        Only whole intervals: the one in which the exchange was started is `joint`. A symbol that was listed later
+        has none.
         """
+        if symbol not in self._traits:
+            return
         first = max(start_ms, BEGIN_MS)
         last = min(end_ms, self.end_ms - self.end_ms % length_ms - 1)
         span = max(length_ms, HOUR_MS)
@@ -96,6 +99,8 @@ class History:
 
     def since(self, symbol: str, start_ms: int) -> MinuteBar | None:
         """All minutes from a time on, up to the history's end, in one bar; None without a trade."""
+        if symbol not in self._traits:
+            return None
         last_hour = self.end_ms - self.end_ms % HOUR_MS
         first_hour = min(-(-max(start_ms, BEGIN_MS) // HOUR_MS) * HOUR_MS, last_hour)
         before = self._minutes(symbol, first_hour - HOUR_MS, start_ms)

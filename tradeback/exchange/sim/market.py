@@ -146,6 +146,14 @@ def make_symbols(count: int, seed: int, first_id: int) -> list[MarketSymbol]:
     return [MarketSymbol(base, quote, price, first_id) for base, quote, price in names.values()]
 
 
+def new_symbol(name: str, price_usd: float, first_id: int) -> MarketSymbol:
+    """A symbol by its name, which ends with one of QUOTES. ValueError where it does not."""
+    quote = next((quote for quote in sorted(QUOTES, key=len, reverse=True) if name.endswith(quote)), "")
+    if not quote or name == quote:
+        raise ValueError(f"symbol {name!r} must be a currency's name followed by one of {', '.join(QUOTES)}")
+    return MarketSymbol(name.removesuffix(quote), quote, price_usd, first_id)
+
+
 class Market:
     """The endless sequence of orders of a seed.
 
@@ -163,13 +171,21 @@ class Market:
         self.rate = rate
         self._rng = random.Random(seed)
         self._steady = steady
-        self._weights = list(accumulate(1.0 / (rank + 2) ** 0.9 for rank in range(len(symbols))))
+        self._weigh()
         self._current = symbols[0]
         share = sum(length * chance for _, length, chance in self.REGIMES)
         mean = sum(pace * length * chance for pace, length, chance in self.REGIMES) / share
         self._paces = [pace / mean for pace, _, _ in self.REGIMES]
         self._pace = 1.0
         self._regime_left = 0.0
+
+    def add(self, symbol: MarketSymbol) -> None:
+        """Trade one more symbol, the least of all."""
+        self.symbols.append(symbol)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        self._weights = list(accumulate(1.0 / (rank + 2) ** 0.9 for rank in range(len(self.symbols))))
 
     def next(self) -> tuple[float, Order]:
         rng = self._rng
