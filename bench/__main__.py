@@ -20,6 +20,7 @@ MEASUREMENTS = [
     "arbitration",
     "trade",
     "journal",
+    "recorder",
     "loop",
     "fanout",
     "updates",

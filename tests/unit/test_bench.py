@@ -93,6 +93,7 @@ UNITS = {
     "ms": "milliseconds",
     "KiB": "KiB",
     "rows/s": "rows a second",
+    "records/s": "records of a journal",
     "sends/s/core": "a second of CPU time",
     "updates/s/core": "a second of CPU time",
     "of those sent": "as a share",
