@@ -437,14 +437,14 @@ def ticks_of_two_symbols(draw: st.DrawFn) -> Tick:
 
 
 def whole(resolution: str, number: int, count: int) -> Bar:
-    """Bars of more trades reach farther; 1m bars count in thousands, others not, so that no two are as whole."""
-    length = RESOLUTIONS[resolution]
-    count = count * 1_000 if resolution == "1m" else count * 700 + 1
-    volume = round(0.1 * count + 1e-8 * number, 8)
-    middle = 10_000.0 + number
-    return Bar(
-        DAY + number * length, middle - count / 3, middle + count, middle - count, middle, volume, count
-    )
+    """Bars of more trades reach farther, and 1m bars beyond all others, so that one that gives way leaves no extreme
+    behind; 1m bars count in thousands and others do not, so that no two are as whole."""
+    reach = 1_000 * count if resolution == "1m" else 0
+    trades = reach or 700 * count + 1
+    volume = round(0.1 * trades + 1e-8 * number, 8)
+    price = 10_000.0 + number % 7
+    open_time = DAY + number * RESOLUTIONS[resolution]
+    return Bar(open_time, price - reach / 3, price + reach, price - reach, price, volume, trades)
 
 
 bars_of_days = st.tuples(
@@ -504,8 +504,7 @@ def test_any_order_twice_and_cut_by_reopening(
         if kind == "ticks":
             plain.add_ticks(what)
         for stream_id, bar in what if kind in ("minutes", "klines") else ():
-            if bar.trade_count:
-                plain.add_bar(stream_id, "1m", bar)
+            plain.add_bar(stream_id, "1m", bar)
         for stream_id, (name, bar) in what if kind == "coarse" else ():
             plain.add_bar(stream_id, name, bar)
     twice = [*steps, *steps]

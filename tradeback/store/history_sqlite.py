@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 
 from tradeback.config import Config
@@ -31,6 +33,7 @@ _MINUTES = {
 }  # how the file names a resolution
 _COARSER = [(name, length) for name, length in RESOLUTIONS.items() if name != "1m"]
 
+_OPEN_TIME = attrgetter("open_time")
 _TICK = "stream_id, trade_id, trade_count, price, volume, bid, ask, ts_event, flags"
 _BAR = "open_time, open, high, low, close, volume, trade_count"
 _INSERT_TICK = f"INSERT INTO ticks ({_TICK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -124,12 +127,14 @@ class SqliteHistory:
                 if newest is not None and start <= newest - newest % length < end:
                     current = _folded(connection, stream_id, newest - newest % length, length, length)
             connection.execute("COMMIT")
-        bars = {row[0]: Bar._make(row) for row in reversed(rows)}
+        bars = list(map(Bar._make, reversed(rows)))
         for bar in current:
-            stored = bars.get(bar.open_time)
-            if stored is None or bar.trade_count >= stored.trade_count:
-                bars[bar.open_time] = bar
-        return sorted(bars.values())[-count:] if count else []
+            at = bisect_left(bars, bar.open_time, key=_OPEN_TIME)
+            if at == len(bars) or bars[at].open_time != bar.open_time:
+                bars.insert(at, bar)
+            elif bar.trade_count >= bars[at].trade_count:
+                bars[at] = bar
+        return bars[max(0, len(bars) - count) :]
 
     def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
         conditions, values = ["1"], []
