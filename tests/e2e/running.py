@@ -26,8 +26,12 @@ from tradeback.store.catalog import open_catalog
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 40.0
 ANSWER_TIMEOUT = 180.0
-# Nobody is spared here by waiting.
-SIM_EXCHANGE = {"TRADEBACK_EXCHANGE": "sim", "EXCHANGE_RECONNECT_INTERVAL": "250ms"}
+# Nobody is spared here by waiting, and of the past the first day of a symbol is enough.
+SIM_EXCHANGE = {
+    "TRADEBACK_EXCHANGE": "sim",
+    "EXCHANGE_RECONNECT_INTERVAL": "250ms",
+    "RECORDER_HISTORY_DAYS": "0",
+}
 
 
 class Up:

@@ -23,7 +23,7 @@ from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.config.units import format_duration
 from tradeback.control import ControlClient
-from tradeback.errors import ControlError, ExchangeError
+from tradeback.errors import ConfigError, ControlError, ExchangeError
 from tradeback.exchange.binance import can_carry
 from tradeback.exchange.choice import choose_exchange, rest_bases
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
@@ -74,6 +74,10 @@ def backfill(
     """
     wanted = list(RESOLUTIONS) if "all" in resolutions else list(dict.fromkeys(resolutions))
     request = {"symbols": list(symbols), "resolutions": wanted, "days": days, "again": again}
+    if not config.features.aggregation_enabled:
+        raise ConfigError(
+            "bars are switched off (FEATURE_AGGREGATION_ENABLED is false): switch them on to fetch them"
+        )
     _tell_what_is_not_kept(config, wanted, days)
     running = _Running()
     try:

@@ -175,11 +175,15 @@ class Recorder:
         self.services["watch"] = watch.follow
         self.status["watch"] = watch.state
         self.status["repair"] = repair.state
-        backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
-        self.services["backfill"] = backfill.run
-        self.status["backfill"] = backfill.state
-        self.handlers["backfill"] = lambda message: asked_backfill(backfill, self.symbols.named, message)
-        self.handlers["progress"] = lambda _: asked_progress(backfill)
+        if self._config.features.aggregation_enabled:
+            backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
+            repair.on_begin, repair.on_given_up = backfill.begin, backfill.mend
+            if self._config.features.enigma_enabled:
+                backfill.on_done = self.enigma_sink.refresh
+            self.services["backfill"] = backfill.run
+            self.status["backfill"] = backfill.state
+            self.handlers["backfill"] = lambda message: asked_backfill(backfill, self.symbols.named, message)
+            self.handlers["progress"] = lambda _: asked_progress(backfill)
 
     async def _stop_sinks(self) -> None:
         for sink in self.sinks:

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 DAY_NS = RESOLUTIONS["1d"]
 MILLISECOND_NS = 1_000_000
+NEW_EVERY_S = 10.0  # how often new symbols are looked for
 FINAL_STATUS = (
     400  # the exchange's word that a request can never be answered: no such symbol, no such interval
 )
@@ -146,6 +147,8 @@ class Backfill:
         self._turns = 0
         self._clock = ExchangeClock(rest)
         self._budget_wait = 0.0
+        self._look_again = 0.0
+        self.on_done: Callable[[int], None] = lambda stream_id: None  # called in the loop when a job is done
         for job in history.jobs():
             self._jobs[job.stream_id, job.resolution, job.start] = _Job(job)
 
@@ -189,7 +192,7 @@ class Backfill:
         for resolution in RESOLUTIONS:
             start, end = self.span(resolution, self._config.recorder.history_days)
             job = plan(self.jobs, stream_id, resolution, start, end)
-            if not job.done:
+            if not job.done and job not in self.jobs:
                 self.add(job)
 
     def mend(self, stream_id: int, start: int, end: int) -> None:
@@ -248,6 +251,8 @@ class Backfill:
         try:
             while True:
                 self._woken.clear()
+                if keys is None:
+                    await self._begin_new()
                 mine = [
                     each
                     for key, each in self._jobs.items()
@@ -256,6 +261,8 @@ class Backfill:
                 if keys is not None and not mine:
                     return
                 wait = await self._turn(mine)
+                if keys is None:
+                    wait = min(NEW_EVERY_S if wait is None else wait, NEW_EVERY_S)
                 try:
                     async with asyncio.timeout(wait):
                         await self._woken.wait()
@@ -265,6 +272,19 @@ class Backfill:
             for task in self._running:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _begin_new(self) -> None:
+        """Begin with symbols of which trades are stored and that never had a job."""
+        if time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + NEW_EVERY_S
+        had = {job.stream_id for job in self.jobs}
+        new = (await asyncio.to_thread(self._history.covered)).keys() - had
+        if new:
+            await self.read_clock()
+        for stream_id in sorted(new):
+            if self._symbols(stream_id) is not None:
+                self.begin(stream_id)
 
     async def _turn(self, mine: list[_Job]) -> float | None:
         """Begin the pages that are due; the seconds until there may be others, None until something ends."""
@@ -368,6 +388,8 @@ class Backfill:
         self.bars += len(bars)
         if each.job is asked:
             each.job = job
+            if job.done:
+                self.on_done(job.stream_id)
         else:
             # It was asked for anew meanwhile, and written over by this.
             await asyncio.to_thread(self._history.write_job, each.job)

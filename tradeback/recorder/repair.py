@@ -108,6 +108,10 @@ class Repair:
         self.last_failure = ""
         self.by_aggregates = False
         self.open_gaps = self.open_ids = 0
+        # Called in the loop before it is journaled, so at least once: a symbol (its stream id) begins; trades of a
+        # symbol between two times, unix ns, cannot be had.
+        self.on_begin: Callable[[int], None] = lambda stream_id: None
+        self.on_given_up: Callable[[int, int, int], None] = lambda stream_id, start, end: None
         self._history = history
         self._rest = rest
         self._journal = journal
@@ -296,6 +300,8 @@ class Repair:
                 given_up += [(each, "quantity") for each in hit]
         confirmed, doubtful = self._absent(stream, answer.absent)
         given_up += [(each, "not_there") for each in confirmed]
+        if given_up:
+            self._tell_given_up(gap, before, after)
         self._append(symbol, sorted(fills, key=lambda each: each.trade_id), sorted(given_up))
         stream.after = -1
         if doubtful or waits:
@@ -337,6 +343,7 @@ class Repair:
         why = "too_old"
         if gap.reason == REASONS["begin"]:
             why = "begin"
+            self.on_begin(gap.stream_id)
             if after is None and self._clock.now_ns() - gap.ts_event < BEGIN_PATIENCE_NS:
                 raise ExchangeError(f"{symbol.name}: its first trade is not stored yet")
             begins = min(gap.ts_event, after.ts_event) if after is not None else gap.ts_event
@@ -363,8 +370,14 @@ class Repair:
             first = min(max(rows[0].first_id, gap.first_id), first)
             stream.place = Place(rows[0].agg_id, rows[0].first_id)
         if first > gap.first_id:
+            if why != "begin":
+                self._tell_given_up(gap, before, after)
             self._append(symbol, [], [((gap.first_id, first - 1), why)])
         return first
+
+    def _tell_given_up(self, gap: Gap, before: Tick | None, after: Tick | None) -> None:
+        end = after.ts_event if after is not None else gap.ts_event
+        self.on_given_up(gap.stream_id, before.ts_event if before is not None else end, end)
 
     async def _fill_partly(
         self, symbol: Symbol, row: AggTradeRow, hit: list[Range], gap: Gap
