@@ -302,6 +302,7 @@ def test_the_ledger_is_read_page_by_page_whatever_faults_and_weights() -> None:
             rows += page
         assert [row[0] for row in rows] == list(range(100, of.last_trade + 1))
         assert (await bench.http.get("/sim/trades?symbol=BTCUSDT")).json() == rows
+        assert (await bench.http.get(f"/sim/trades?symbol=BTCUSDT&from_id={10**15}")).json() == []
         assert sum(Decimal(row[3]) for row in rows) == Decimal(of.sum_text())
         assert rows[7] == [
             107,
@@ -377,6 +378,7 @@ def test_an_exchange_stops_while_it_stalls() -> None:
         "trades?from_id=5",
         "trades?symbol=BTCUSDT&limit=50001",
         "trades?symbol=BTCUSDT&from_id=x",
+        f"trades?symbol=BTCUSDT&from_id={10**30}",
         "bars",
         "ledger?name=BTCUSDT",
     ],

@@ -137,7 +137,7 @@ class ControlApi:
         limit = _count(query, "limit") or TRADE_ROWS_MAX
         if limit > TRADE_ROWS_MAX:
             raise ValueError(f"limit must be at most {TRADE_ROWS_MAX}, not {limit}")
-        rows = of.trades.from_value(_count(query, "from_id") or 0)
+        rows = of.trades.from_value(_count(query, "from_id", 2**62) or 0)
         return [
             [trade_id, time_us, text(price), text(quantity), bool(maker)]
             for trade_id, time_us, price, quantity, maker in islice(rows, limit)
@@ -171,12 +171,12 @@ def _route(name: str, parameters: tuple[str, ...], answer: Callable[[Query], Any
     return web.get(f"/sim/{name}", handler)
 
 
-def _count(query: Query, name: str) -> int | None:
+def _count(query: Query, name: str, most: int = 1_000_000_000) -> int | None:
     value = query.get(name)
     if value is None:
         return None
-    if not value.isascii() or not value.isdigit() or not 1 <= int(value) <= 1_000_000_000:
-        raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
+    if not value.isascii() or not value.isdigit() or len(value) > 18 or not 1 <= int(value) <= most:
+        raise ValueError(f"{name} must be a whole number from 1 to {most}, not {value!r}")
     return int(value)
 
 
