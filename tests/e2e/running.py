@@ -77,7 +77,7 @@ class Up:
         log = (self.folder / "up.log").read_text()[-4000:]
         raise AssertionError(f"tradeback up ended with {self.process.wait()}: {self.printed}\n{log}")
 
-    def sim(self, path: str, **parameters: object) -> Any:
+    def sim(self, path: str, /, **parameters: object) -> Any:
         """Ask the simulated exchange's REST interface, its `/sim/...` paths included."""
         return get_json(self.rest + path, parameters)
 
@@ -144,7 +144,7 @@ class SimProcess:
             raise AssertionError(f"the simulated exchange printed {line!r}")
         self.ws_endpoint, self.rest_endpoint = match.groups()
 
-    def get(self, path: str, **parameters: object) -> Any:
+    def get(self, path: str, /, **parameters: object) -> Any:
         """Ask its REST interface, the `/sim/...` paths included."""
         return get_json(self.rest_endpoint + path, parameters)
 
