@@ -49,6 +49,7 @@ COMMANDS = {
         "tradeback.commands.verify:verify",
         "Compare stored bars with the exchange's, and stored trades with their ids.",
     ),
+    "export": ("tradeback.commands.export:export", "Write what is stored as CSV, JSON lines or Parquet."),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -23,6 +21,7 @@ from tradeback._fast.journal import (
     Record,
 )
 from tradeback.commands.options import with_config
+from tradeback.commands.outputs import drop_standard_output
 from tradeback.config import Config
 from tradeback.errors import ConfigError
 
@@ -103,8 +102,6 @@ def tail_command(config: Config, start: str | int, follow: bool, limit: int | No
             # A line at a time: who pipes this wants to see it grow.
             sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The reader of the pipe has seen enough. What Python still flushes at its end must not fail either.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_standard_output()
     except KeyboardInterrupt:
         click.echo(err=True)

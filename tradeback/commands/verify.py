@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeback.commands.options import with_config
+from tradeback.commands.stored import decided, known_symbol
 from tradeback.commands.times import format_time, with_range
 from tradeback.config import Config
-from tradeback.errors import UnknownSymbolError
 from tradeback.exchange.binance import REST_ROWS_MAX
 from tradeback.exchange.choice import rest_bases
 from tradeback.exchange.rest import ExchangeRest
@@ -25,8 +25,7 @@ from tradeback.model import RESOLUTIONS, Bar, Gap, Symbol
 from tradeback.recorder.comparison import BarsReport, bar_of, compare_bars, skip
 from tradeback.recorder.contiguity import Contiguity, contiguity
 from tradeback.store.base import History
-from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import HISTORY_FILE, open_history
+from tradeback.store.history_sqlite import open_history
 
 # A bar that closed a moment ago may still be on its way into the store.
 SETTLE_NS = 5_000_000_000
@@ -78,13 +77,8 @@ def verify(
 
     Reads only, also while a recorder runs. Ends with 0 where all is equal and no trade is missing, else with 1.
     """
-    config = _decided(config)
-    with contextlib.closing(open_catalog(config, create=False)) as catalog:
-        known = catalog.symbol(symbol)
-    if known is None:
-        raise UnknownSymbolError(
-            f"{symbol} is no symbol of {config.exchange.name}: `tradeback symbols list --all` names them"
-        )
+    config = decided(config)
+    known = known_symbol(config, symbol)
     asked = Range(known, start, end, resolutions or tuple(RESOLUTIONS))
     with contextlib.closing(open_history(config, write=False)) as history:
         verified = asyncio.run(_verify(config, history, asked))
@@ -96,13 +90,6 @@ def verify(
         _print(Console(), config, asked, verified)
     if not verified.good:
         sys.exit(1)
-
-
-def _decided(config: Config) -> Config:
-    """With the exchange left to `auto`: binance where its history is there, else sim."""
-    if config.exchange.name != "auto":
-        return config
-    return config.with_exchange("binance" if (config.data.of("binance") / HISTORY_FILE).exists() else "sim")
 
 
 async def _verify(config: Config, history: History, asked: Range) -> Verified:
