@@ -26,7 +26,7 @@ from tests.store.history_writer import DAY, TICKS_EACH, batch, plain
 from tests.store.test_history import COARSER, EVER, every_bar, minute, minutes, tick
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS
-from tradeback.store import history_file
+from tradeback.store import history_file, history_sqlite
 from tradeback.store.base import History, HistoryBatch
 from tradeback.store.history_sqlite import open_history
 
@@ -153,6 +153,44 @@ def test_the_file_is_found_by_its_key_alone(tmp_path: Path, path: Path) -> None:
         assert (
             raw.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql <> ''").fetchall() == []
         )
+
+
+def test_what_is_too_much_to_fold_at_midnight_is_folded_later_and_readers_do_not_notice(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def due() -> int:
+        with closing(sqlite3.connect(path)) as raw:
+            return int(raw.execute("SELECT count(*) FROM due").fetchone()[0])
+
+    monkeypatch.setattr(history_sqlite, "FOLD_MINUTES", 30)
+    day = [minute(n, volume=0.1 * (1 + n % 3)) for n in range(0, 1_440, 7)]
+    written = [(stream_id, bar) for stream_id in (1, 2, 3) for bar in day]
+    with closing(sqlite_history(tmp_path)) as history:
+        history.write(HistoryBatch(minutes=written))
+        history.write(HistoryBatch(minutes=[(1, minute(1_440)), (2, minute(1_441))]))
+        expected = {
+            (stream_id, resolution): folded(
+                [*day, *([minute(1_439 + stream_id)] if stream_id < 3 else [])], RESOLUTIONS[resolution]
+            )
+            for stream_id in (1, 2, 3)
+            for resolution in COARSER
+        }
+        left = due()
+        assert left > 100
+        for _ in range(5):
+            for (stream_id, resolution), bars in expected.items():
+                assert every_bar(history, resolution, stream_id) == bars
+                assert history.bars(stream_id, resolution, DAY, DAY + 1) == bars[:1]
+                assert history.bars(stream_id, resolution, *EVER, 3) == bars[-3:]
+            history.write(HistoryBatch(ticks=[tick(1, 1)]))
+            assert due() < left
+            left = due()
+    with closing(sqlite_history(tmp_path)) as history:
+        history.write(HistoryBatch(ticks=[tick(1, DAY + 300 * RESOLUTIONS["1d"])]))
+        assert history.retain(DAY + 300 * RESOLUTIONS["1d"])["1m"] == len(written) + 2
+        assert due() == 0
+        for (stream_id, resolution), bars in expected.items():
+            assert every_bar(history, resolution, stream_id) == bars
 
 
 # Disks and locks

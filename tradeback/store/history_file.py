@@ -21,6 +21,7 @@ from tradeback.store.sqlite import LOCK_PATIENCE_S, plain_errors
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x54424831  # "TBH1": tells our files from another program's
 WAL_PAGES = 4_000  # 16 MiB: a page that is changed over and over is copied to the file once in a while only
+WRITER_CACHE_KIB = 32_768  # the pages that are written again and again: some of each symbol
 WAL_LIMIT_BYTES = 64 << 20  # what is left of it after a long reader made it grow
 LOCK_POLL_S = 0.01
 TORN = (
@@ -42,6 +43,10 @@ CREATE TABLE bars (
     open REAL NOT NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,
     trade_count INTEGER NOT NULL, PRIMARY KEY (resolution, stream_id, open_time), CONSTRAINT whole CHECK (
         open {_NUMBER} AND high {_NUMBER} AND low {_NUMBER} AND close {_NUMBER} AND volume {_NUMBER})
+) WITHOUT ROWID;
+CREATE TABLE due (
+    resolution INTEGER NOT NULL, stream_id INTEGER NOT NULL, open_time INTEGER NOT NULL,
+    PRIMARY KEY (resolution, stream_id, open_time)
 ) WITHOUT ROWID;
 CREATE TABLE extremes (stream_id INTEGER PRIMARY KEY, high REAL NOT NULL, low REAL NOT NULL);
 CREATE TABLE covered (
@@ -163,6 +168,7 @@ def _open(path: Path, *, write: bool) -> sqlite3.Connection:
             if write:
                 _use_wal(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
+                connection.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
                 connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
             else:

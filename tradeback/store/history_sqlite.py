@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from tradeback.config import Config
 from tradeback.config.sections import HistoryConfig
@@ -24,6 +25,9 @@ from tradeback.store.history_file import HistoryFile
 
 HISTORY_FILE = "history.sqlite"
 PAGE_OF_TICKS = 4_096  # read at once
+# Minutes that a batch folds, some 10 ms: at midnight each symbol has a day of them, which would hold up the ticks.
+# What is left is written down as due, and folded with the next batches; until then readers fold it.
+FOLD_MINUTES = 3_000
 STEP_OF_RETENTION = 5_000  # rows deleted in one transaction
 
 DAY_NS = 1_440 * MINUTE_NS
@@ -31,6 +35,7 @@ _FIRST, _LAST = -(2**63), 2**63 - 1  # what an INTEGER can hold
 _MINUTES = {
     name: length // MINUTE_NS for name, length in RESOLUTIONS.items()
 }  # how the file names a resolution
+_NAMES = {minutes: name for name, minutes in _MINUTES.items()}
 _COARSER = [(name, length) for name, length in RESOLUTIONS.items() if name != "1m"]
 
 _OPEN_TIME = attrgetter("open_time")
@@ -63,6 +68,7 @@ class SqliteHistory:
         # What the file says, by stream id, to spare questions; used within its transactions.
         self._newest: dict[int, int] = {}
         self._extremes: dict[int, tuple[float, float]] = {}
+        self._due = True  # whether bars may be due
 
     def write(self, batch: HistoryBatch) -> None:
         with self._writing() as connection:
@@ -70,7 +76,8 @@ class SqliteHistory:
                 # The driver takes plain tuples apart a fifth faster than named ones.
                 connection.executemany(_INSERT_TICK, map(tuple, batch.ticks))
                 self._widen(connection, ((tick[0], tick[3], tick[3]) for tick in batch.ticks))
-            self._write_bars(connection, "1m", batch.minutes)
+            _, coarser = self._write_bars(connection, "1m", batch.minutes)
+            self._fold_some(connection, coarser)
             connection.executemany(
                 "DELETE FROM covered WHERE stream_id = ? AND first_id = ?", batch.dissolved
             )
@@ -82,7 +89,10 @@ class SqliteHistory:
     def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
         _length(resolution)
         with self._writing() as connection:
-            return self._write_bars(connection, resolution, [(stream_id, bar) for bar in bars])
+            changed, coarser = self._write_bars(connection, resolution, [(stream_id, bar) for bar in bars])
+            for span in coarser:
+                _store_folded(connection, span)
+            return changed
 
     def places(self) -> dict[str, int]:
         with self._file.reading() as connection:
@@ -122,10 +132,9 @@ class SqliteHistory:
             # One view of the file, or an interval might end between the two questions and be in neither answer.
             connection.execute("BEGIN")
             rows = connection.execute(f"{_BARS} ORDER BY open_time DESC LIMIT ?", (*key, count)).fetchall()
-            if resolution != "1m":
-                (newest,) = connection.execute(_NEWEST_MINUTE, (stream_id,)).fetchone()
-                if newest is not None and start <= newest - newest % length < end:
-                    current = _folded(connection, stream_id, newest - newest % length, length, length)
+            for first in _folded_by_readers(connection, stream_id, resolution) if resolution != "1m" else ():
+                if start <= first < end:
+                    current += _folded(connection, _Span(resolution, stream_id, first, first + length))
             connection.execute("COMMIT")
         bars = list(map(Bar._make, reversed(rows)))
         for bar in current:
@@ -169,10 +178,9 @@ class SqliteHistory:
         return None if row is None else EnigmaLevel._make(row)
 
     def jobs(self) -> list[BackfillJob]:
-        names = {minutes: name for name, minutes in _MINUTES.items()}
         with self._file.reading() as connection:
             rows = connection.execute("SELECT * FROM jobs ORDER BY stream_id, resolution, start")
-            return [BackfillJob(stream, names[minutes], *rest) for stream, minutes, *rest in rows]
+            return [BackfillJob(stream, _NAMES[minutes], *rest) for stream, minutes, *rest in rows]
 
     def write_job(self, job: BackfillJob) -> None:
         _length(job.resolution)
@@ -208,12 +216,14 @@ class SqliteHistory:
             if self._file.changed_by_others:
                 self._newest.clear()
                 self._extremes.clear()
+                self._due = True
             yield connection
 
     def _write_bars(
         self, connection: sqlite3.Connection, resolution: str, bars: Sequence[tuple[int, Bar]]
-    ) -> int:
-        """Within a transaction: store the bars that are better than what is there, and what follows from them."""
+    ) -> tuple[int, list[_Span]]:
+        """Within a transaction: store the bars that are better than what is there. Returns how many were, and which
+        coarser bars follow from them."""
         minutes, length = _MINUTES[resolution], RESOLUTIONS[resolution]
         rows = []
         touched: dict[int, set[int]] = {}
@@ -225,18 +235,17 @@ class SqliteHistory:
                 touched.setdefault(stream_id, set()).add(bar.open_time)
         newest = {stream_id: self._newest_minute(connection, stream_id) for stream_id in touched}
         changed = connection.executemany(_INSERT_BAR, rows).rowcount if rows else 0
+        coarser: list[_Span] = []
         if changed:
             self._widen(connection, ((row[1], row[4], row[5]) for row in rows))
             if resolution == "1m":
                 for stream_id, opened in touched.items():
-                    self._follow(connection, stream_id, opened, newest[stream_id])
-        return changed
+                    coarser += self._following(stream_id, opened, newest[stream_id])
+        return changed, coarser
 
-    def _follow(
-        self, connection: sqlite3.Connection, stream_id: int, touched: set[int], before: int | None
-    ) -> None:
-        """Store the coarser bars of 1m bars that may have changed. The one in progress is left to the readers, and
-        stored when a newer one begins; `before` was the newest minute."""
+    def _following(self, stream_id: int, touched: set[int], before: int | None) -> Iterator[_Span]:
+        """The coarser bars of 1m bars that may have changed, but for those in progress, which are left to the
+        readers until a newer one begins; `before` was the newest minute."""
         if before is not None:
             if touched == {before}:
                 return
@@ -244,18 +253,51 @@ class SqliteHistory:
         newest = self._newest[stream_id] = max(touched)
         for resolution, length in _COARSER:
             starts = {minute - minute % length for minute in touched} - {newest - newest % length}
-            for start, end in _spans(sorted(starts), length):
-                _store_folded(connection, stream_id, resolution, start, end)
+            for start, end in _joined(sorted(starts), length):
+                yield _Span(resolution, stream_id, start, end)
+
+    def _fold_some(self, connection: sqlite3.Connection, spans: Iterable[_Span]) -> None:
+        """Within a transaction: store coarser bars, and those that are due, as many as FOLD_MINUTES allow."""
+        left = FOLD_MINUTES
+        for span in spans:
+            left -= span.minutes
+            if left >= 0:
+                _store_folded(connection, span)
+            else:
+                length = RESOLUTIONS[span.resolution]
+                keys = (
+                    (_MINUTES[span.resolution], span.stream_id, at)
+                    for at in range(span.start, span.end, length)
+                )
+                connection.executemany("INSERT OR IGNORE INTO due VALUES (?, ?, ?)", keys)
+                self._due = True
+        while self._due and left > 0:
+            row = connection.execute("SELECT resolution, stream_id, open_time FROM due LIMIT 1").fetchone()
+            if row is None:
+                self._due = False
+                return
+            span = _Span(_NAMES[row[0]], row[1], row[2], row[2] + row[0] * MINUTE_NS)
+            left -= span.minutes
+            _store_folded(connection, span)
+            connection.execute(
+                "DELETE FROM due WHERE resolution = ? AND stream_id = ? AND open_time = ?", row
+            )
 
     def _keep_coarser(self, cutoff: int) -> None:
-        """Store the bars in progress of the symbols whose last minute is about to be deleted."""
-        with self._writing() as connection:
-            for stream_id in _streams(connection, "bars", "resolution = 1 AND"):
+        """Store what is due, and the bars in progress of the symbols whose last minute is about to be deleted."""
+        self._due = True
+        while self._due:
+            with self._writing() as connection:
+                self._fold_some(connection, ())
+        with self._file.reading() as connection:
+            streams = _streams(connection, "bars", "resolution = 1 AND")
+        for stream_id in streams:
+            with self._writing() as connection:
                 newest = self._newest_minute(connection, stream_id)
                 if newest is not None and newest < cutoff:
                     for resolution, length in _COARSER:
                         start = newest - newest % length
-                        _store_folded(connection, stream_id, resolution, start, start + length)
+                        _store_folded(connection, _Span(resolution, stream_id, start, start + length))
 
     def _newest_minute(self, connection: sqlite3.Connection, stream_id: int) -> int | None:
         newest = self._newest.get(stream_id)
@@ -324,16 +366,37 @@ def open_history(config: Config, *, write: bool) -> SqliteHistory:
     return SqliteHistory(path, config.history, write=write)
 
 
-def _folded(connection: sqlite3.Connection, stream_id: int, start: int, span: int, length: int) -> list[Bar]:
-    rows = connection.execute(f"{_BARS} ORDER BY open_time", (1, stream_id, start, start + span))
-    return fold(map(Bar._make, rows), length)
+class _Span(NamedTuple):
+    """Bars of a resolution that open from `start` to before `end`."""
+
+    resolution: str
+    stream_id: int
+    start: int
+    end: int
+
+    @property
+    def minutes(self) -> int:
+        return (self.end - self.start) // MINUTE_NS
 
 
-def _store_folded(
-    connection: sqlite3.Connection, stream_id: int, resolution: str, start: int, end: int
-) -> None:
-    bars = _folded(connection, stream_id, start, end - start, RESOLUTIONS[resolution])
-    connection.executemany(_INSERT_BAR, [(_MINUTES[resolution], stream_id, *bar) for bar in bars])
+def _folded(connection: sqlite3.Connection, span: _Span) -> list[Bar]:
+    rows = connection.execute(f"{_BARS} ORDER BY open_time", (1, span.stream_id, span.start, span.end))
+    return fold(map(Bar._make, rows), RESOLUTIONS[span.resolution])
+
+
+def _store_folded(connection: sqlite3.Connection, span: _Span) -> None:
+    rows = [(_MINUTES[span.resolution], span.stream_id, *bar) for bar in _folded(connection, span)]
+    connection.executemany(_INSERT_BAR, rows)
+
+
+def _folded_by_readers(connection: sqlite3.Connection, stream_id: int, resolution: str) -> Iterator[int]:
+    """When the coarser bars open that may not be stored as they are: the one in progress, and those that are due."""
+    (newest,) = connection.execute(_NEWEST_MINUTE, (stream_id,)).fetchone()
+    if newest is not None:
+        yield newest - newest % RESOLUTIONS[resolution]
+    due = "SELECT open_time FROM due WHERE resolution = ? AND stream_id = ?"
+    for (open_time,) in connection.execute(due, (_MINUTES[resolution], stream_id)).fetchall():
+        yield open_time
 
 
 def _extremes(connection: sqlite3.Connection, stream_id: int) -> tuple[float, float] | None:
@@ -378,7 +441,7 @@ def _cutoff(now: int, age_s: float, align: int) -> int:
     return max(cutoff - cutoff % align, _FIRST)
 
 
-def _spans(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
+def _joined(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
     """Rising intervals of `length`, those that touch joined."""
     first = end = None
     for start in starts:
