@@ -182,7 +182,7 @@ class HistoryConfig(Section):
 
     env_prefix: ClassVar[str] = "HISTORY_"
     keep_ticks: Duration = setting("7d", "age at which ticks are deleted")
-    keep_1m: Duration = setting("90d", "age at which 1m bars are deleted")
+    keep_1m: Duration = setting("90d", "age at which 1m bars are deleted, by whole UTC days")
     keep_5m: Duration = setting("0s", "age at which 5m bars are deleted")
     keep_15m: Duration = setting("0s", "age at which 15m bars are deleted")
     keep_1h: Duration = setting("0s", "age at which 1h bars are deleted")
