@@ -166,3 +166,18 @@ def test_restarts_lose_nothing_and_repeat_nothing(seed: int, tmp_path: Path) -> 
     assert state["cum_units"] == coverage.units
     assert state["next_id"] == max(ids) + 1
     server.table.close()
+
+
+def test_an_end_before_the_replay_leaves_the_emptied_row_to_the_next_start(tmp_path: Path) -> None:
+    server = Server(str(tmp_path / "table"))
+    for id_ in (1, 2, 3):
+        server.take(LineEvent(id_, 0.0, True, id_, id_, 5, id_))
+    server.crash()
+    server.damage_row()
+    cut_short = SymbolTable.open(server.path, "sim")
+    assert cut_short.torn_stream_ids == [STREAM_ID]
+    cut_short.close()
+    server.start()
+    state = server.table.state(server.slot)
+    assert (state["next_id"], state["cum_units"]) == (4, 15)
+    server.table.close()

@@ -217,7 +217,7 @@ cdef class Ingest:
     def tick(self, now_ns=None):
         """Give up what waited long enough, retry what found no room, and show what the arbitration counted.
 
-        Call it every few ten milliseconds.
+        Call it when the table's next deadline is over, and four times a second for the rest.
         """
         cdef int64_t now = monotonic_ns() if now_ns is None else now_ns
         if self.behind_count:

@@ -204,6 +204,9 @@ cdef class TableFile:
                 if self.rebuild or not _is_possible(&self.rows[i], &self.ranges[i], i):
                     self.torn_stream_ids.append(i)
                     self.reset_row(i)
+        if self.torn_stream_ids:
+            # Or an end before the replay, and the next start would take the empty rows for whole ones.
+            self.header.applied_seq = 0
 
     def _data_rows(self) -> list[tuple[int, int]]:
         """Ranges of rows that are on the disk at all: reading a hole would fill the page cache with zeros."""

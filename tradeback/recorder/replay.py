@@ -109,6 +109,8 @@ class Replay:
             table_path = folder / "table"
             table = SymbolTable.open(str(table_path), exchange)
             stack.callback(table.close)
+            # Again, as it must be on the disk before the table is marked clean; closing twice is no error.
+            stack.callback(journal.close)
             stats = Stats.in_memory()
             stack.callback(stats.close)
             catalog.sync_symbols(self.listing(catalog.symbols()))

@@ -1,6 +1,6 @@
 """The server process: opens everything in order, closes it in the reverse, and does nothing else itself.
 
-counters -> journal -> table (brought up to the journal) -> fan-out -> hub -> feeds -> control socket
+journal and table -> counters -> the table brought up to the journal -> fan-out -> hub -> feeds -> control socket
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
+from tradeback.server.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
-
-TICK = 0.025
-PREPARE_RETRY = 1.0
 
 
 class Server:
@@ -82,10 +80,9 @@ class Server:
             control = ControlSocket(self._folder / "control.sock", self._handlers())
             stack.push_async_callback(control.stop)
             await control.start()
-            ticking = asyncio.create_task(self._tick(), name="tick")
-            stack.callback(ticking.cancel)
-            preparing = asyncio.create_task(self._keep_room(), name="journal room")
-            stack.callback(preparing.cancel)
+            upkeep = Upkeep(self.ingest, self._config.journal.segment_bytes, self._after_reads)
+            stack.callback(upkeep.stop)
+            upkeep.start()
             ready(self.addresses())
             await stop.wait()
 
@@ -119,47 +116,30 @@ class Server:
             segment_bytes=config.segment_bytes,
             retention_bytes=config.retention_bytes,
         )
-        stack.callback(self.journal.close)
+        table_path = self._folder / "table"
+        try:
+            self.table = SymbolTable.open(str(table_path), self._exchange)
+        except BaseException:
+            self.journal.close()
+            raise
+        stack.callback(self._close_journal_and_table)
         self.stats = Stats.create(self._folder / "stats" / "server", "server")
         stack.callback(self.stats.close)
-        table_path = self._folder / "table"
-        self.table = SymbolTable.open(str(table_path), self._exchange)
-        stack.callback(self.table.close)
         bring_up(self.table, table_path, self.journal, self._symbols)
         self.journal.append_start(time.time_ns())
+
+    def _close_journal_and_table(self) -> None:
+        """The journal goes to the disk before the table is marked clean.
+
+        Or a machine that went down between the two would leave a table ahead of its journal that passes for a good
+        one. So where the journal cannot be closed, the table stays marked as open.
+        """
+        self.journal.close()
+        self.table.close()
 
     def _after_reads(self) -> None:
         if self.fanout.pending:
             self.hub.schedule_flush()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK)
-            self.ingest.tick()
-            self._after_reads()
-
-    async def _keep_room(self) -> None:
-        """Have the journal's next segment ready before it is needed, off this thread; say so once where it fails."""
-        loop = asyncio.get_running_loop()
-        failed = False
-        while True:
-            if self.journal.needs_prepare:
-                try:
-                    report = await loop.run_in_executor(None, self.journal.prepare)
-                except DataFolderError as error:
-                    if not failed:
-                        log.error(
-                            "the journal has no room: trades are delivered, not kept", reason=str(error)
-                        )
-                    failed = True
-                    await asyncio.sleep(PREPARE_RETRY)
-                    continue
-                if failed:
-                    log.info("the journal has room again: what was not kept is journaled as gaps")
-                failed = False
-                for lost in report.overrun:
-                    log.error("a reader of the journal lost its place", reason=lost)
-            await asyncio.sleep(TICK)
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {"status": self._status, "pin": self._pin, "learn": self._learn, "publish": self._publish}
