@@ -99,11 +99,11 @@ class Recorder:
                 stack.push_async_callback(self.outbox.flush)
             self.sinks = self._make_sinks([] if offline else [self.outbox])
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
+            if not offline:
+                self._make_services()
             stack.push_async_callback(self._stop_sinks)
             for sink in self.sinks:
                 sink.start()
-            if not offline:
-                self._make_services()
             control = ControlSocket(self._folder / SOCKET_NAME, self.handlers)
             stack.push_async_callback(control.stop)
             await control.start()

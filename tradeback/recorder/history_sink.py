@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from tradeback._fast.journal import JournalGap, JournalTrade, Record
+from tradeback._fast.journal import JournalBegin, JournalGap, JournalTrade, Record
 from tradeback._fast.record import FLAGS, REASONS
 from tradeback._fast.stats import Stats
 from tradeback.model import UNFILLABLE_TEXTS, Gap, Tick
@@ -33,7 +33,7 @@ FAR_FUTURE_NS = 2**63 - 1
 class HistorySink(Sink):
     """`precision` gives the quantity precision of a stream id. `bars` false: none are made.
 
-    `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled.
+    `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled, beginnings among them.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class HistorySink(Sink):
         self._coverage = Coverage({})
         self._bars: MinuteBars | None = None
         self._new_gaps = 0
+        self._begun = False
         self._holes: list[tuple[int, int, int]] | None = None
         self._holes_due = 0.0
         self.newest_ns = 0  # T of the newest trade of the last batch that had any; 0 where none came yet
@@ -63,6 +64,7 @@ class HistorySink(Sink):
         history = self._history
         self._ticks = []
         self._new_gaps = 0
+        self._begun = False
         self._coverage = Coverage(history.covered(), history.gaps())
         self._bars = MinuteBars(history.ticks, self._newest_bar, self._precision) if self._with_bars else None
         self._count_gaps()
@@ -140,6 +142,10 @@ class HistorySink(Sink):
                 self._coverage.give_up(gap._replace(unfillable=why))
             else:
                 self._new_gaps += len(self._coverage.add_gap(gap))
+        elif isinstance(record, JournalBegin) and self._coverage.begin(
+            record.stream_id, record.floor_id, record.first_id, record.ts_event
+        ):
+            self._begun = True
 
     def commit(self, places: Mapping[str, int]) -> None:
         changes = self._coverage.changes()
@@ -166,9 +172,10 @@ class HistorySink(Sink):
             self._bars.rebuilt = 0
         if changes.gaps or changes.filled:
             self._count_gaps()
-        if self._new_gaps:
+        if self._new_gaps or self._begun:
             self._stats.increase("gaps", self._new_gaps)
             self._new_gaps = 0
+            self._begun = False
             self.on_gaps()
 
     def _count_gaps(self) -> None:
