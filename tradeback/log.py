@@ -28,6 +28,7 @@ _LIMITED = ("warning", "error", "critical")
 class RepeatLimit:
     """A structlog processor that drops a warning or an error after its first REPEATS in a window.
 
+    Two are the same where their events are, or what `same_as` gives in place of them, which is not written.
     The first one written afterwards carries `suppressed`, the number of those dropped since.
     """
 
@@ -37,11 +38,12 @@ class RepeatLimit:
         self._seen: OrderedDict[str, list[float]] = OrderedDict()
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        name = str(event.pop("same_as", event["event"]))
         if method not in _LIMITED:
             return event
         now = self._clock()
-        state = self._seen.setdefault(str(event["event"]), [now, 0, 0])
-        self._seen.move_to_end(str(event["event"]))
+        state = self._seen.setdefault(name, [now, 0, 0])
+        self._seen.move_to_end(name)
         if len(self._seen) > REMEMBERED_EVENTS:
             self._seen.popitem(last=False)
         if now - state[0] >= WINDOW_S:
@@ -60,8 +62,13 @@ class _FromLibraries(logging.Handler):
     """Hands what libraries log over to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # What varies stands in a library's message itself; before it is put in, repeats look alike.
         structlog.get_logger().log(
-            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+            record.levelno,
+            record.getMessage(),
+            logger=record.name,
+            exc_info=record.exc_info,
+            same_as=f"{record.name}: {record.msg}",
         )
 
 

@@ -191,7 +191,10 @@ class ServerProcess:
         with os.fdopen(reader) as pipe:
             line = pipe.readline()
         if not line:
-            raise AssertionError(f"the server ended: {(folder / 'server.log').read_text()[-4000:]}")
+            code = self.process.wait(STOP_TIMEOUT)
+            raise AssertionError(
+                f"the server ended with {code}: {(folder / 'server.log').read_text()[-4000:]}"
+            )
         self.websocket: str = json.loads(line)["websocket"]
         self.ws_port = urllib.parse.urlsplit(self.websocket).port or 0
 

@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.e2e.processes import Watched, children_of
@@ -105,9 +107,10 @@ def test_up_killed_outright_leaves_nothing_running(tmp_path: Path, when: str) ->
     if when == "starting":
         os.kill(child, signal.SIGKILL)
         child = await_child(up, but=child)
-    with Watched(child) as server:
+    with ExitStack() as stack:
+        others = [stack.enter_context(Watched(pid)) for pid in children_of(up.process.pid)]
         up.process.kill()
-        assert server.ended(60), "the server outlived the process that started it"
+        assert all(process.ended(60) for process in others), "a process outlived the one that started it"
     assert up.stop() == -signal.SIGKILL
     # It let go of everything: the next one finds nothing in its way.
     with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
@@ -123,6 +126,26 @@ def test_a_server_that_crashes_again_and_again(tmp_path: Path) -> None:
         assert up.stop() == 1
     log = (tmp_path / "up.log").read_text()
     assert re.search(r"Error: server ended 6 times within a minute, and is not started again: .*", log)
+    assert "Traceback" not in log
+
+
+@pytest.mark.timeout(120)
+def test_a_recording_that_is_broken_in_its_middle_ends_it_all(tmp_path: Path) -> None:
+    """An exchange that plays no more would look like a quiet market for ever."""
+    recording = tmp_path / "recording.jsonl"
+    message = (
+        '{"stream":"btcusdt@trade","data":{"e":"trade","E":1700000000000,"s":"BTCUSDT","t":%d,"p":"1.5",'
+    )
+    message += '"q":"2","T":1700000000000,"m":true,"M":true}}'
+    lines = [orjson.dumps({"t": 1_700_000_000 + n / 1000, "m": message % n}).decode() for n in range(1, 3000)]
+    recording.write_text("\n".join(lines) + "\n")
+    with Up(tmp_path, "--replay", str(recording), "--speed", "100", "--sim-paused") as up:
+        recording.write_text("\n".join([*lines[:10], "no message"]) + "\n")
+        up.sim("/sim/resume")
+        up.process.wait(60)
+        assert up.stop() == 1
+    log = (tmp_path / "up.log").read_text()
+    assert "is no recorded message" in log
     assert "Traceback" not in log
 
 

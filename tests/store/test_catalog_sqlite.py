@@ -80,6 +80,23 @@ def test_without_create_a_missing_catalog_is_refused(config: Config, path: Path)
     assert not path.exists()
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty file"])
+def test_a_catalog_that_is_lost_is_not_made_anew_beside_its_journal(
+    config: Config, path: Path, left: str
+) -> None:
+    """The next symbols would get the ids under which others were journaled."""
+    segment = path.parent / "journal" / "00000000000000000001.segment"
+    segment.parent.mkdir(parents=True)
+    segment.touch()
+    if left == "an empty file":
+        path.touch()
+    with pytest.raises(DataFolderError, match=r"catalog\.sqlite is gone, .*: restore it from a copy"):
+        open_catalog(config)
+    assert path.exists() == (left == "an empty file")
+    segment.unlink()
+    open_catalog(config).close()
+
+
 def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataFolderError, match=r"The data folder .* cannot be made"):

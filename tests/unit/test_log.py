@@ -62,6 +62,16 @@ def test_libraries_come_out_the_same_way() -> None:
     assert (line["event"], line["level"], line["logger"]) == ("slow callback", "warning", "asyncio")
 
 
+def test_a_librarys_repeats_are_told_by_the_message_before_what_varies_is_put_in() -> None:
+    stream = io.StringIO()
+    set_up_logging(LogConfig(), stream)
+    for number in range(REPEATS * 3):
+        logging.getLogger("picows").error("WS parser error: %s", number)
+        logging.getLogger("picows").warning("another")
+    assert len(lines(stream)) == REPEATS * 2
+    assert all("same_as" not in line for line in lines(stream))
+
+
 def test_repeated_errors_are_counted_instead_of_written() -> None:
     now = 0.0
     limit = RepeatLimit(lambda: now)

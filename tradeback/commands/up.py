@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -137,7 +138,7 @@ async def _up(
         except asyncio.CancelledError:
             return
         except TradebackError as error:
-            # Ctrl-C reaches the other processes too, and one that ends before it was ready is no fault then.
+            # What could not be started in the moment in which nobody wanted it any more is no fault.
             log.info("ended while starting", reason=str(error))
             return
     await running
@@ -206,4 +207,20 @@ async def _run(
             await play_to_the_end(sim, server, recorder, config.data.of(exchange.name))
             click.echo(f"All of {simulation.replay} is stored.")
         else:
-            await keep_all_running([server, recorder])
+            await _unless_it_fails(sim, keep_all_running([server, recorder]))
+
+
+async def _unless_it_fails(sim: Sim | None, work: Coroutine[None, None, None]) -> None:
+    """Do the work, but only as long as the simulated exchange goes on: `Sim.stop` raises what it broke off with."""
+    failed = asyncio.Event()
+    if sim is not None:
+        sim.on_failure(failed.set)
+    tasks = [asyncio.create_task(work, name="children"), asyncio.create_task(failed.wait(), name="exchange")]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -44,6 +44,7 @@ from tradeback.store.base import SyncResult
 from tradeback.store.sqlite import plain_errors, sqlite_engine
 
 CATALOG_FILE = "catalog.sqlite"
+JOURNAL_FOLDER = "journal"
 SCHEMA_VERSION = "0001_symbolsmap"  # the newest migration
 LAST_STREAM_ID = 65_535
 AMOUNT_DIGITS, AMOUNT_DECIMALS = 20, 8
@@ -156,7 +157,8 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
     """The catalog of the configured exchange, its schema brought up to date.
 
     The exchange must be decided (`Config.with_exchange`). Where there is no catalog yet, it is made, or with
-    `create=False` refused with a DataFolderError.
+    `create=False` refused with a DataFolderError; so is a folder whose journal is of a catalog that is lost, for a
+    new one would give its stream ids to other symbols.
     """
     if config.exchange.name == "auto":
         raise ConfigError("exchange.name is auto: a catalog is that of one exchange, name binance or sim")
@@ -171,6 +173,11 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
             ) from error
     elif not path.exists():
         raise DataFolderError(f"There is no catalog at {path} yet: `tradeback symbols sync` makes it")
+    if not (path.exists() and path.stat().st_size) and any((folder / JOURNAL_FOLDER).glob("*.segment")):
+        raise DataFolderError(
+            f"The catalog {path} is gone, and only it knows which symbols the journal beside it is of: restore it "
+            "from a copy, or name another data folder with DATA_DIR"
+        )
     engine = sqlite_engine(path)
     try:
         with plain_errors(path):
