@@ -35,7 +35,6 @@ class Disturbed(AbstractContextManager["Disturbed"]):
             **clock.environment,
             "EXCHANGE_SYMBOLS": ",".join(sorted(sim.get("/sim/ledger"))),
             "JOURNAL_SEGMENT_BYTES": "1MiB",
-            "RECORDER_WEIGHT_SHARE": "1",
         }
         self.server = self._new_server()
         try:

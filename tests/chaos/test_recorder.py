@@ -24,7 +24,7 @@ from tests.scale import CHAOS
 from tradeback.model import RESOLUTIONS
 
 SECONDS = 600.0 if CHAOS else 60.0
-SYMBOLS = 8
+SYMBOLS = 20
 RATE = 5_000
 DISK = "2g" if CHAOS else "300m"
 SAFETY = 120.0
