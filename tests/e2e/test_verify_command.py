@@ -132,7 +132,7 @@ def test_missing_trades_are_told_and_their_bars_not_compared(tmp_path: Path) -> 
     missing = [line for line in found if line["kind"] == "missing"]
     assert [(line["first_id"], line["last_id"]) for line in missing[:2]] == [(101, 105), (106, 109)]
     assert missing[0]["why"] == "unfillable: older than what is fetched"
-    assert missing[1]["why"].startswith("not recorded")
+    assert missing[1]["why"] == "neither stored nor known as a gap"
     # No 1h bar is stored, and none is called wrong: its trades are not there.
     skipped = [line for line in found if line["kind"] == "not_compared"]
     assert sum(line["bars"] for line in skipped) == 24

@@ -78,6 +78,12 @@ def test_a_gap_takes_its_part_of_a_hole() -> None:
     assert found.lacking(21 * SECOND, 25 * SECOND) == "its trades are not stored"
 
 
+def test_what_was_traded_while_the_symbol_was_not_carried_is_not_missing() -> None:
+    begin = Gap(1, 11, 19, 20 * SECOND, REASONS["begin"], "before the symbol began, not asked for")
+    for part in contiguity([tick(10), tick(20)], [(10, 10), (20, 20)], [begin]).missing:
+        assert (part.first_id, part.last_id, part.asked, part.why) == (11, 19, False, "not carried then")
+
+
 def test_a_sparse_tick_stands_for_ids_that_it_does_not_name() -> None:
     # 11 and 13 came alone; the aggTrade of 10..14 counts for 10, 12 and 14.
     ticks = [tick(9), tick(11), tick(13), tick(14, 3, sparse=True), tick(15)]

@@ -55,9 +55,14 @@ class Verified:
 
     @property
     def good(self) -> bool:
-        """All that could be compared is equal, and no trade between the first and the last is missing."""
+        """All that could be compared is equal, and no trade is missing of those that were asked for."""
         differing = any(report.differences for report in self.bars)
-        return not differing and not self.ids.missing and not self.ids.faults
+        return not differing and not self.missing and not self.ids.faults
+
+    @property
+    def missing(self) -> int:
+        """How many trades are missing that were asked for."""
+        return sum(part.trades for part in self.ids.missing if part.asked)
 
 
 @click.command("verify")
@@ -193,7 +198,8 @@ def _lines(verified: Verified) -> Iterator[dict[str, Any]]:
             "records": ids.ticks,
             "first_id": ids.first_id,
             "last_id": ids.last_id,
-            "missing": sum(part.trades for part in ids.missing),
+            "missing": verified.missing,
+            "not_carried": sum(part.trades for part in ids.missing if not part.asked),
             **_times(begin=ids.begin, end=ids.end),
         },
     }
@@ -239,7 +245,7 @@ def _print(console: Console, config: Config, asked: Range, verified: Verified) -
         "All that could be compared is equal, and no trade is missing."
         if verified.good
         else f"Bars that differ: {len({(of.resolution, of.open_time) for of in differences}):,}. "
-        f"Trades missing: {sum(part.trades for part in verified.ids.missing):,}."
+        f"Trades missing: {verified.missing:,}."
     )
 
 
@@ -254,7 +260,7 @@ def _print_ids(console: Console, ids: Contiguity) -> None:
     )
     _rows(
         console,
-        _table("Trades that are missing", "first id", "last id", "count", "after", "before", "why"),
+        _table("Trades that are not stored", "first id", "last id", "count", "after", "before", "why"),
         [
             (str(of.first_id), str(of.last_id), f"{of.trades:,}", _time(of.after), _time(of.before), of.why)
             for of in ids.missing

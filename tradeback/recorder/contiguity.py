@@ -14,13 +14,16 @@ from tradeback._fast.record import FLAGS, REASONS
 from tradeback.model import Gap, Tick
 
 Range = tuple[int, int]
-NOT_RECORDED = "not recorded: the symbol was not carried then, or the journal was lost"
+NOT_RECORDED = "neither stored nor known as a gap"
+BEGIN = REASONS["begin"]
 _REASONS = {code: name.replace("_", " ") for name, code in REASONS.items()}
 
 
 class Missing(NamedTuple):
     """Ids `first_id`..`last_id` that no tick stands for, traded between two times, unix ns: those of the stored
-    trades before and after them. `why` is a short text, `closed` says that they will not come any more."""
+    trades before and after them. `why` is a short text, `closed` says that they will not come any more; `asked` is
+    false where they were traded while the symbol was not carried.
+    """
 
     first_id: int
     last_id: int
@@ -28,6 +31,7 @@ class Missing(NamedTuple):
     before: int
     why: str
     closed: bool
+    asked: bool = True
 
     @property
     def trades(self) -> int:
@@ -148,11 +152,17 @@ def _explained(hole: Range, runs: Sequence[_Run], gaps: Sequence[Gap]) -> Iterat
     for gap in gaps:
         for first, last in _within([(gap.first_id, gap.last_id)], hole):
             rest = list(_less(rest, [(first, last)]))
-            reason = _REASONS.get(gap.reason, str(gap.reason))
-            why = f"unfillable: {gap.unfillable}" if gap.unfillable else f"a gap, being fetched: {reason}"
-            yield Missing(first, last, after, before, why, bool(gap.unfillable))
+            yield Missing(first, last, after, before, _why(gap), bool(gap.unfillable), gap.reason != BEGIN)
     for first, last in rest:
         yield Missing(first, last, after, before, NOT_RECORDED, True)
+
+
+def _why(gap: Gap) -> str:
+    if gap.reason == BEGIN:
+        return "not carried then"
+    if gap.unfillable:
+        return f"unfillable: {gap.unfillable}"
+    return f"a gap, being fetched: {_REASONS.get(gap.reason, str(gap.reason))}"
 
 
 def _within(ranges: Iterable[Range], bounds: Range) -> Iterator[Range]:
