@@ -58,8 +58,14 @@ def test_missing_is_what_was_stored_by_nobody(data: st.DataObject) -> None:
         assert part.before >= part.last_id * SECOND
         # A bar in which something is missing is said to lack it.
         assert found.lacking(part.first_id * SECOND, part.last_id * SECOND + 1)
-    if not missing:
-        assert found.lacking(min(stored) * SECOND, max(stored) * SECOND + 1) == ""
+    if not missing and len(ticks) > 1:
+        # Nothing is known of what lies before the first and after the last.
+        begin, end = found.begin, found.end
+        assert found.lacking(begin, end) == ""
+        assert found.lacking(begin - 1, end) == f"trades before {min(stored)} are not stored"
+        assert found.lacking(begin, end + 1) == f"trades after {max(stored)} are not stored"
+        wider = contiguity(ticks, [(min(stored) - 1, max(stored) + 1)], gaps)
+        assert wider.lacking(begin - 1, end + 1) == ""
 
 
 def test_a_gap_takes_its_part_of_a_hole() -> None:

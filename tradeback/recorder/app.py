@@ -178,10 +178,8 @@ class Recorder:
         self.status["repair"] = repair.state
         if self._config.features.aggregation_enabled:
             backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
-            if self.enigma_sink is not None:
-                backfill.on_bars = self.enigma_sink.refresh
             repair.on_begin, repair.on_given_up = backfill.begin, backfill.mend
-            if self._config.features.enigma_enabled:
+            if self.enigma_sink is not None:
                 backfill.on_done = self.enigma_sink.refresh
             self.services["backfill"] = backfill.run
             self.status["backfill"] = backfill.state

@@ -137,7 +137,6 @@ class Backfill:
         self.policy = policy or BackfillPolicy()
         self.pages = self.bars = self.changed = self.failures = 0
         self.last_failure = ""
-        self.on_bars: Callable[[int], None] = _nothing  # gets the stream id whose stored bars changed
         self._history = history
         self._rest = rest
         self._symbols = symbols
@@ -385,10 +384,7 @@ class Backfill:
 
     async def _store(self, each: _Job, bars: list[Bar], job: BackfillJob) -> None:
         asked = each.job
-        changed = await asyncio.to_thread(self._write, bars, job)
-        self.changed += changed
-        if changed:
-            self.on_bars(job.stream_id)
+        self.changed += await asyncio.to_thread(self._write, bars, job)
         self.bars += len(bars)
         if each.job is asked:
             each.job = job
@@ -408,7 +404,3 @@ class Backfill:
         """The exchange's time, unix ns: no later than it is. ExchangeError where it is asked for and not told."""
         await self._clock.ask()
         return self._clock.now_ns()
-
-
-def _nothing(_: int) -> None:
-    """Nobody wants to know."""

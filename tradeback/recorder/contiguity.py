@@ -42,7 +42,8 @@ class Missing(NamedTuple):
 class Contiguity:
     """What the ticks of a range say. `first_id`..`last_id` are the ids they lie between, `begin` and `end` their
     times, all 0 where there is no tick. `trades` is how many trades they stand for. `faults` are sentences about
-    what must never be: ids that two ticks stand for, ids that count as stored and have no tick."""
+    what must never be: ids that two ticks stand for, ids that count as stored and have no tick. `begins`: no trade
+    before the first of these is stored, in whatever range; `ends`: none after the last."""
 
     ticks: int = 0
     trades: int = 0
@@ -52,6 +53,8 @@ class Contiguity:
     end: int = 0
     missing: Sequence[Missing] = ()
     faults: Sequence[str] = ()
+    begins: bool = False
+    ends: bool = False
 
     def lacking(self, start: int, end: int) -> str:
         """Why the trades from `start` to before `end` are not all there; empty where they are."""
@@ -61,6 +64,10 @@ class Contiguity:
         if lost:
             shown = f"{lost[0].first_id} to {lost[-1].last_id}" if len(lost) > 1 or lost[0].trades > 1 else ""
             return f"trades {shown or lost[0].first_id} are missing ({lost[0].why})"
+        if self.begins and start < self.begin:
+            return f"trades before {self.first_id} are not stored"
+        if self.ends and end > self.end:
+            return f"trades after {self.last_id} are not stored"
         return ""
 
 
@@ -125,6 +132,8 @@ def contiguity(ticks: Iterable[Tick], covered: Sequence[Range], gaps: Sequence[G
         end=seen.end,
         missing=sorted(part for hole in _less([whole], stored) for part in _explained(hole, runs, gaps)),
         faults=faults,
+        begins=not any(first < whole[0] <= last + 1 for first, last in covered),
+        ends=not any(first <= whole[1] + 1 <= last for first, last in covered),
     )
 
 

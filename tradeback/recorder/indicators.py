@@ -19,7 +19,7 @@ from tradeback._fast.stats import Stats
 from tradeback.errors import DataFolderError
 from tradeback.model import EnigmaLevel
 from tradeback.recorder.levels import Levels, Seed
-from tradeback.recorder.sinks import Sink
+from tradeback.recorder.sinks import Sink, journal_end
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.store.base import History
 
@@ -160,7 +160,7 @@ class EnigmaSink(Sink):
 
     def _go_to_truth(self, journal: str, cursor: JournalCursor, saved: bool, stored: int | None) -> None:
         """Below the history's place all prices are in the store, above it they are read."""
-        if stored is None:
+        if stored is None or not 0 < stored <= journal_end(self._folder / journal):
             cursor.seek("oldest")
         elif not saved or stored < cursor.seq:
             cursor.seek(stored)

@@ -21,6 +21,7 @@ MESSAGES_PER_LINE = 32
 RETRY_MIN = 0.1
 RETRY_MAX = 5.0
 FLUSH_SECONDS = 1.0
+ANSWER_TIMEOUT = 5.0
 
 
 class Outbox:
@@ -77,7 +78,7 @@ class Outbox:
             {"symbol": symbol, "message": enigma_message(symbol, level)} for symbol, level in batch.items()
         ]
         try:
-            await self._server.ask({"type": "publish", "messages": messages})
+            await self._server.ask({"type": "publish", "messages": messages}, ANSWER_TIMEOUT)
         except ControlRefusedError as error:
             log.error("the server refused levels, they are dropped", symbols=list(batch), reason=str(error))
             return
