@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.test_server_kill import GAP, TRADE
+from tests.conftest import fill
 from tests.e2e.running import Audit, ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tradeback.store.stats import read_stats
@@ -24,24 +23,8 @@ UNWRITTEN = 5  # GapReason
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(ballast: Path) -> None:
-    """Take every free block of the disk."""
-    with ballast.open("wb", buffering=0) as file:
-        status = os.statvfs(ballast)
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_bsize)
+def disk(mounted: Callable[[str], Path]) -> Path:
+    return mounted("64m")
 
 
 def until(condition: Callable[[], bool]) -> None:

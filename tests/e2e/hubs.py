@@ -23,6 +23,7 @@ from tests.reference.market import Market
 from tradeback._fast import epoll
 from tradeback._fast.fanout import FanOut
 from tradeback.config import WebSocketConfig
+from tradeback.errors import DataFolderError
 from tradeback.server.hub import Hub
 
 PATIENCE = 20.0  # seconds; a safety net, no test waits for it to pass
@@ -55,8 +56,11 @@ class MarketSymbols:
             for index, (name, slot) in enumerate(zip(market.symbols, market.slots, strict=True))
         }
         self.held: dict[int, int] = defaultdict(int)
+        self.without_room: set[str] = set()  # as on a full disk
 
     def acquire(self, symbol: str) -> Carried | None:
+        if symbol in self.without_room:
+            raise DataFolderError(f"no room for {symbol}")
         carried = self._carried.get(symbol)
         if carried is not None:
             self.held[carried.slot] += 1

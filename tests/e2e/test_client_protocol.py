@@ -94,6 +94,29 @@ def test_duplicates_are_harmless_and_unknown_symbols_are_named_in_one_error() ->
     run(scenario())
 
 
+def test_symbols_without_room_are_refused_for_now_and_carried_later() -> None:
+    async def scenario() -> None:
+        async with served() as server:
+            client = await server.client()
+            server.symbols.without_room = {"S0USDT", "S2USDT"}
+            answer = await client.subscribe("S0USDT", "S1USDT", "S2USDT", "NO")
+            assert answer["symbols"] == [{"symbol": "S1USDT", "id": 8}]
+            assert (await client.text())["code"] == "unknown_symbols"
+            error = await client.text()
+            assert (error["type"], error["code"], error["symbols"]) == (
+                "error",
+                "not_now",
+                ["S0USDT", "S2USDT"],
+            )
+            server.symbols.without_room = set()
+            assert (await client.subscribe("S0USDT"))["symbols"] == [{"symbol": "S0USDT", "id": 1}]
+            server.trade(0, 3)
+            await client.until_sum(1, 3)
+            await client.leave()
+
+    run(scenario())
+
+
 def test_a_client_has_at_most_max_symbols_subscriptions() -> None:
     async def scenario() -> None:
         async with served(max_symbols=3) as server:

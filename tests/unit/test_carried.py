@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import fill
 from tradeback._fast.table import SymbolTable
 from tradeback._fast.tablefile import TableReader
+from tradeback.errors import DataFolderError
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.server.carried import CarriedSymbols
 
@@ -151,6 +153,24 @@ def test_a_pinned_symbol_stays_and_an_unpinned_one_stays_for_its_clients(table: 
         await told.until(3)
         assert told[2] == ("drop", "AUSDT")
         carried.close()
+
+    run(scenario())
+
+
+def test_a_full_disk_refuses_a_new_symbol_until_there_is_room(mounted: Callable[[str], Path]) -> None:
+    async def scenario() -> None:
+        disk = mounted("64k")
+        table = SymbolTable.open(str(disk / "table"), "sim")
+        told = Log()
+        carried = told.carried(table, linger=1.0)
+        fill(disk / "ballast")
+        with pytest.raises(DataFolderError, match="free some space"):
+            carried.acquire("AUSDT")
+        assert told == []
+        (disk / "ballast").unlink()
+        assert carried.acquire("AUSDT") is not None
+        carried.close()
+        table.close()
 
     run(scenario())
 

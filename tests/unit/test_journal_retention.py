@@ -7,12 +7,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, fill
 from tests.unit.test_journal import TEN_RECORDS, append, opened, segment, seqs
 from tradeback._fast.journal import JournalCursor, JournalWriter, drop_cursor, durable_places
 from tradeback.errors import DataFolderError, PlaceLostError
@@ -116,21 +116,8 @@ def test_of_two_saved_places_the_last_whole_one_counts(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(ballast: Path) -> None:
-    with ballast.open("wb", buffering=0) as file:
-        os.posix_fallocate(file.fileno(), 0, os.statvfs(ballast).f_bavail * os.statvfs(ballast).f_bsize)
+def small_disk(mounted: Callable[[str], Path]) -> Path:
+    return mounted("64k")
 
 
 def test_a_full_disk_is_an_error_that_passes_when_there_is_room_again(small_disk: Path) -> None:

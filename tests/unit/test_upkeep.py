@@ -50,6 +50,7 @@ def test_the_journal_gets_room_ahead_of_need_however_small_its_segments_are(tmp_
                 ingest.take(trade(number))
                 if number % 20 == 0:
                     await until(lambda: newest_segment(tmp_path) > ingest.journal.next_seq)
+                    ingest.journal.prepare()  # waits for the one that made it to be over
             assert ingest.stats.value("journal_unwritten") == 0
             assert ingest.stats.value("journal_records") == 1001
             upkeep.stop()

@@ -102,13 +102,14 @@ class CarriedSymbols:
     def acquire(self, symbol: str) -> Carried | None:
         """A client wants the symbol. None: no active symbol of that name is known. Each call needs a release.
 
-        None, too, where the disk has no room for its row of the table: it is tried again when it is asked for again.
+        DataFolderError where the disk has no room for its row of the table: it is tried again when it is asked for
+        again.
         """
         try:
             interest = self._interest(symbol)
         except DataFolderError as error:
             log.error("a symbol cannot be carried", symbol=symbol, reason=str(error))
-            return None
+            raise
         if interest is None:
             return None
         interest.clients += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tradeback._fast.listener import ClientListener
-from tradeback.errors import CloseCode, ProtocolError
+from tradeback.errors import CloseCode, DataFolderError, ProtocolError
 from tradeback.server import protocol
 from tradeback.server.protocol import CarriedSymbol, Ping, Subscribe, Unsubscribe
 
@@ -76,7 +76,7 @@ class Client:
 
     def auto_subscribe(self, symbols: Iterable[str]) -> None:
         """Subscribe to what is on its watchlist, and tell it so; names that are none are left out."""
-        taken, _, _ = self._take(symbols)
+        taken, _, _, _ = self._take(symbols)
         for carried in taken:
             self.listener.send_text(protocol.auto_subscribe(carried))
         self._hub.schedule_flush()
@@ -88,23 +88,27 @@ class Client:
     # Commands.
 
     def _subscribe(self, symbols: Iterable[str]) -> None:
-        taken, unknown, left_out = self._take(symbols)
+        taken, unknown, refused, left_out = self._take(symbols)
         # Before any frame with these ids: those leave at the end of the loop's iteration.
         if taken:
             self.listener.send_text(protocol.subscribed(taken))
             self._hub.schedule_flush()
         if unknown:
             self._send_error("unknown_symbols", "these symbols are not known", unknown)
+        if refused:
+            self._send_error("not_now", "the server cannot carry these symbols now: try again later", refused)
         if left_out:
             limit = self._hub.config.max_symbols
             self._send_error("too_many_symbols", f"a client may have {limit} subscriptions", left_out)
 
-    def _take(self, symbols: Iterable[str]) -> tuple[list[CarriedSymbol], list[str], list[str]]:
-        """Subscribe to each: those subscribed now (also before), those unknown, those beyond the limit."""
+    def _take(self, symbols: Iterable[str]) -> tuple[list[CarriedSymbol], list[str], list[str], list[str]]:
+        """Subscribe to each: those subscribed now (also before), those unknown, those that cannot be carried now,
+        those beyond the limit."""
         fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle
         room = self._hub.config.max_symbols - fanout.subscription_count(handle)
         taken: list[CarriedSymbol] = []
         unknown: list[str] = []
+        refused: list[str] = []
         left_out: list[str] = []
         for name in symbols:
             known = interest.find(name)
@@ -112,13 +116,19 @@ class Client:
                 taken.append(known)
             elif room == 0:
                 left_out.append(name)
-            elif (carried := interest.acquire(name)) is None:
-                unknown.append(name)
             else:
+                try:
+                    carried = interest.acquire(name)
+                except DataFolderError:  # the reason stands in the log, and is none of a client's business
+                    refused.append(name)
+                    continue
+                if carried is None:
+                    unknown.append(name)
+                    continue
                 fanout.subscribe(handle, carried.slot)
                 taken.append(carried)
                 room -= 1
-        return taken, unknown, left_out
+        return taken, unknown, refused, left_out
 
     def _unsubscribe(self, symbols: Iterable[str]) -> None:
         fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle

@@ -12,7 +12,7 @@ class Symbols(Protocol):
     """Decides what the feeds carry. Called on the loop's thread; `release` once for each `acquire`."""
 
     def acquire(self, symbol: str) -> CarriedSymbol | None:
-        """Carry a symbol; None where there is none of this name."""
+        """Carry a symbol; None where there is none of this name. DataFolderError: it cannot be carried now."""
 
     def release(self, slot: int) -> None:
         """Nobody here needs the symbol any more."""
@@ -35,7 +35,10 @@ class Interest:
         return self._by_name.get(symbol)
 
     def acquire(self, symbol: str) -> CarriedSymbol | None:
-        """The symbol, carried from now on; None where there is none of this name."""
+        """The symbol, carried from now on; None where there is none of this name.
+
+        DataFolderError: it cannot be carried now, and may be later.
+        """
         carried = self._by_name.get(symbol)
         if carried is None:
             carried = self._symbols.acquire(symbol)

@@ -25,6 +25,7 @@ ERROR_CODES: dict[str, str] = {
     "invalid_symbols": "`symbols` is no list of 1 or more names of 1 to 50 bytes",
     "too_many_symbols": "the client would have more subscriptions than it may; `symbols` are those left out",
     "unknown_symbols": "no such symbols are carried; the others of the message were subscribed",
+    "not_now": "the server cannot carry `symbols` at the moment, the others were subscribed; try again later",
 }
 
 
