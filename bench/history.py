@@ -17,7 +17,7 @@ from bench.table import Effort, Goal, Row, compare
 from bench.writer import BATCH, DAY, RATE, configured, random_ticks
 from tradeback.model import RESOLUTIONS, Bar, Tick
 from tradeback.store.base import HistoryBatch
-from tradeback.store.history_sqlite import HISTORY_FILE, open_history
+from tradeback.store.history_sqlite import HISTORY_FILE, SqliteHistory, open_history
 
 TICKS = 200_000
 TURN = 10  # batches that one writes before it is the other's turn
@@ -42,22 +42,15 @@ def measure(effort: Effort) -> list[Row]:
         ours.append(mine)
         theirs.append(bare)
     rows: list[Row] = [compare("ticks written", "rows/s", ours, "executemany", theirs, WRITE_GOAL)]
-    alone: dict[str, list[float]] = {resolution: [] for resolution in READS}
-    beside: dict[str, list[float]] = {resolution: [] for resolution in READS}
     with _folder() as folder, _pinned():
         fill(folder)
-        for _ in range(effort.rounds):
-            for resolution, times in alone.items():
-                times.append(read_p99_us(folder, resolution, effort.seconds))
-            with module("bench.writer", folder, core=LOAD_CORE) as writer:
-                writer.hear()
-                for resolution, times in beside.items():
-                    times.append(read_p99_us(folder, resolution, effort.seconds))
-                rate = writer.ask("rate")["rate"]
-            if rate < 0.95 * RATE and not effort.quick:
-                raise BenchError(f"The writer came to {rate:,.0f} ticks a second, not to {RATE:,}.")
-    for resolution, name in READS.items():
-        rows.append(compare(name, "us", beside[resolution], "unloaded", alone[resolution], READ_GOAL))
+        for resolution, name in READS.items():
+            beside, alone = [], []
+            for _ in range(effort.rounds):
+                busy, unloaded = read_p99s_us(folder, resolution, effort)
+                beside.append(busy)
+                alone.append(unloaded)
+            rows.append(compare(name, "us", beside, "unloaded", alone, READ_GOAL))
     return rows
 
 
@@ -106,19 +99,38 @@ def fill(folder: Path) -> None:
                 history.write_bars(stream_id, resolution, bars)
 
 
-def read_p99_us(folder: Path, resolution: str, seconds: float) -> float:
-    """The newest BARS bars, of one symbol after the other."""
+def read_p99s_us(folder: Path, resolution: str, effort: Effort) -> tuple[float, float]:
+    """The p99 of a read beside the writer, and of one while it pauses, each measured several times in turn."""
+    times: dict[str, list[float]] = {"go": [], "pause": []}
+    with (
+        module("bench.writer", folder, core=LOAD_CORE) as writer,
+        closing(open_history(configured(folder), write=False)) as history,
+    ):
+        writer.hear()
+        for _ in range(effort.of(8, 1)):
+            for command, taken in times.items():
+                rate = writer.ask(command)["rate"]
+                if command == "pause" and rate < 0.95 * RATE and not effort.quick:
+                    raise BenchError(f"The writer came to {rate:,.0f} ticks a second, not to {RATE:,}.")
+                taken += read_times(history, resolution, effort.seconds / 4)
+    return p99_us(times["go"]), p99_us(times["pause"])
+
+
+def read_times(history: SqliteHistory, resolution: str, seconds: float) -> list[float]:
+    """Seconds to read the newest BARS bars, of one symbol after the other."""
     times = []
     streams = cycle(range(1, READ_SYMBOLS + 1))
-    with closing(open_history(configured(folder), write=False)) as history:
-        history.bars(1, resolution, *EVER, BARS)  # which opens the connection
-        end = time.perf_counter() + seconds
-        while (begin := time.perf_counter()) < end:
-            bars = history.bars(next(streams), resolution, *EVER, BARS)
-            times.append(time.perf_counter() - begin)
-            if len(bars) != BARS:
-                raise BenchError(f"The history gave {len(bars)} bars, not {BARS}.")
-            time.sleep(READ_EVERY_S)
+    end = time.perf_counter() + seconds
+    while (begin := time.perf_counter()) < end:
+        bars = history.bars(next(streams), resolution, *EVER, BARS)
+        times.append(time.perf_counter() - begin)
+        if len(bars) != BARS:
+            raise BenchError(f"The history gave {len(bars)} bars, not {BARS}.")
+        time.sleep(READ_EVERY_S)
+    return times
+
+
+def p99_us(times: list[float]) -> float:
     return sorted(times)[len(times) * 99 // 100] * 1e6
 
 

@@ -1,7 +1,7 @@
 """`python -m bench.writer FOLDER`: writes RATE ticks a second, and the 1m bars of their symbols, into a history.
 
-A batch each WINDOW_S, as the recorder does. It prints {"ready": true} after its first batch and answers the line
-`rate` with the ticks a second since the last answer; it ends with its standard input.
+A batch each WINDOW_S, as the recorder does, from the line `go` to the line `pause`. Each is answered with the ticks a
+second since the last one, {"rate": X}; at first it prints {"ready": true}. It ends with its standard input.
 """
 
 from __future__ import annotations
@@ -56,20 +56,23 @@ def batch(ticks: list[Tick]) -> HistoryBatch:
 def main(folder: Path) -> None:
     history = open_history(configured(folder), write=True)
     next_id = history.places().get("journal", 0) + 1
-    written, begin = 0, time.monotonic()
-    due = begin
+    written, begin, due = 0, 0.0, None  # `due`: when the next batch is; None while it pauses
     print(json.dumps({"ready": True}), flush=True)
     while True:
         content = batch(random_ticks(BATCH, next_id))
-        if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            if not sys.stdin.buffer.readline():
+        wait = None if due is None else max(0.0, due - time.monotonic())
+        if select.select([sys.stdin], [], [], wait)[0]:
+            command = sys.stdin.buffer.readline().strip()
+            if not command:
                 break
-            print(json.dumps({"rate": written / (time.monotonic() - begin)}), flush=True)
-            written, begin = 0, time.monotonic()
+            now = time.monotonic()
+            print(json.dumps({"rate": written / (now - begin) if written else 0.0}), flush=True)
+            written, begin, due = 0, now, now if command == b"go" else None
+            continue
         history.write(content)
         written += BATCH
         next_id += BATCH
-        due += WINDOW_S
+        due = WINDOW_S + (due or 0.0)
     history.close()
 
 
