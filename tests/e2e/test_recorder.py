@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import re
@@ -22,16 +23,17 @@ from tests.e2e.running import (
     ServerProcess,
     SimProcess,
     Up,
+    ask_control,
     stream_ids,
     trade_and_drain,
 )
 from tradeback._fast.record import FLAGS
 from tradeback.config import Config
-from tradeback.model import Tick
+from tradeback.model import RESOLUTIONS, Tick
 from tradeback.store.history_sqlite import SqliteHistory, open_history
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
-CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS)}
+CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS), "RECORDER_HISTORY_DAYS": "0"}
 FOR_EVER = 2**63 - 1
 
 
@@ -71,7 +73,7 @@ def check_symbol(sim: Any, history: SqliteHistory, symbol: str, stream_id: int) 
     for tick in sorted(ticks, key=lambda tick: (tick.trade_count > 1, tick.trade_id)):
         check_tick(tick, left)
     assert not left, f"{symbol}: not stored: {sorted(left)[:10]}"
-    check_minutes(sim, history, symbol, stream_id, made)
+    check_bars(sim, history, symbol, stream_id, "1m", made[first][2] * 1_000_000)
     return len(ticks)
 
 
@@ -91,34 +93,19 @@ def check_tick(tick: Tick, left: dict[int, tuple[float, Decimal, int]]) -> None:
     assert tick.ts_event == trades[0][2] * 1_000_000
 
 
-def check_minutes(
-    sim: Any, history: SqliteHistory, symbol: str, stream_id: int, made: dict[int, tuple[float, Decimal, int]]
+def check_bars(
+    sim: Any, history: SqliteHistory, symbol: str, stream_id: int, resolution: str, start: int
 ) -> None:
-    """The stored 1m bars against the exchange's own; that of the first stored trade may be of the stored ones."""
-    first_minute = min(trade[2] for trade in made.values()) // 60_000 * 60_000
-    stored = {
-        bar.open_time // 1_000_000: bar
-        for bar in history.bars(stream_id, "1m", first_minute * 10**6, FOR_EVER)
-    }
-    rows = sim("/api/v3/klines", symbol=symbol, interval="1m", startTime=first_minute, limit=1000)
+    """The stored bars that open from `start` on, unix ns, against the exchange's own; the one in progress is one."""
+    start -= start % RESOLUTIONS[resolution]
+    stored = {bar.open_time // 1_000_000: bar for bar in history.bars(stream_id, resolution, start, FOR_EVER)}
+    rows = sim("/api/v3/klines", symbol=symbol, interval=resolution, startTime=start // 1_000_000, limit=1000)
     theirs = {row[0]: row for row in rows if row[8]}
     assert stored.keys() == theirs.keys()
-    minute = stored[first_minute]
-    # The bar of a symbol's first minute is the exchange's own once that was fetched.
-    whole = minute.trade_count == theirs[first_minute][8]
-    for start, row in theirs.items():
-        if start > first_minute or whole:
-            bar = stored[start]
-            assert (bar.open, bar.high, bar.low, bar.close, bar.volume) == tuple(map(float, row[1:6]))
-            assert bar.trade_count == row[8]
-    if whole:
-        return
-    trades = [made[number] for number in sorted(made) if made[number][2] // 60_000 * 60_000 == first_minute]
-    prices = [price for price, _, _ in trades]
-    assert (minute.open, minute.close) == (prices[0], prices[-1])
-    assert (minute.high, minute.low) == (max(prices), min(prices))
-    assert minute.volume == float(sum(quantity for _, quantity, _ in trades))
-    assert minute.trade_count == len(trades)
+    for opened, row in theirs.items():
+        bar = stored[opened]
+        assert (bar.open, bar.high, bar.low, bar.close, bar.volume) == tuple(map(float, row[1:6]))
+        assert bar.trade_count == row[8]
 
 
 def check_all(sim: Any, folder: Path) -> int:
@@ -133,8 +120,16 @@ def test_what_is_stored_is_what_was_traded(tmp_path: Path) -> None:
     with Up(tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=CARRIED) as up:
         up.await_subscribed(len(SYMBOLS))
         trade_and_drain(up.rest, 10_000)
-        status = up.await_stored()
+        status = up.await_stored(repaired=True)
         assert check_all(up.sim, tmp_path) > 1_000
+        deadline = time.monotonic() + 60
+        while ask_control(tmp_path / "sim" / "recorder.sock", {"type": "status"})["backfill"]["pending"]:
+            assert time.monotonic() < deadline, "the day's bars were never fetched"
+            time.sleep(0.05)
+        now = time.time_ns()
+        with opened_history(tmp_path) as history:
+            for symbol, resolution in itertools.product(SYMBOLS, RESOLUTIONS):
+                check_bars(up.sim, history, symbol, stream_ids(tmp_path)[symbol], resolution, now)
         assert (status["errors"], status["gaps"]) == ([], {"open": 0, "unfillable": 0})
         assert up.stop() == 0
     assert "Traceback" not in (tmp_path / "up.log").read_text()
@@ -163,7 +158,7 @@ def test_a_recorder_that_comes_late_and_a_server_that_is_killed(tmp_path: Path) 
         with ServerProcess(tmp_path, sim, **CARRIED) as server:
             server.await_subscribed(len(SYMBOLS))
             trade_and_drain(sim.rest_endpoint, 4_000)
-            with RecorderProcess(tmp_path, sim) as recorder:
+            with RecorderProcess(tmp_path, sim, **CARRIED) as recorder:
                 recorder.await_stored()
                 first = check_all(sim.get, tmp_path)
                 server.kill()
@@ -186,10 +181,10 @@ def test_a_recorder_that_is_killed_ten_times_under_load(tmp_path: Path) -> None:
     ):
         server.await_subscribed(len(SYMBOLS))
         for _ in range(10):
-            with RecorderProcess(tmp_path, sim) as recorder:
+            with RecorderProcess(tmp_path, sim, **CARRIED) as recorder:
                 time.sleep(lifetimes.uniform(0.0, 0.5))
                 recorder.kill()
-        with RecorderProcess(tmp_path, sim) as recorder:
+        with RecorderProcess(tmp_path, sim, **CARRIED) as recorder:
             sim.pause_and_drain()
             recorder.await_stored(repaired=True)
             assert check_all(sim.get, tmp_path) > 1_000
@@ -219,12 +214,12 @@ def test_what_retention_took_from_a_recorder_that_was_away_comes_from_the_exchan
         ServerProcess(tmp_path, sim, **CARRIED, **small) as server,
     ):
         server.await_subscribed(len(SYMBOLS))
-        with RecorderProcess(tmp_path, sim, **small) as recorder:
+        with RecorderProcess(tmp_path, sim, **CARRIED, **small) as recorder:
             trade_and_drain(sim.rest_endpoint, 2_000)
             recorder.await_stored()
             assert recorder.stop() == 0
         trade_and_drain(sim.rest_endpoint, 60_000)
-        with RecorderProcess(tmp_path, sim, **small) as recorder:
+        with RecorderProcess(tmp_path, sim, **CARRIED, **small) as recorder:
             deadline = time.monotonic() + 120
             while "they become gaps" not in recorder.said():
                 assert time.monotonic() < deadline, recorder.said()

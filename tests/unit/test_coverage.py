@@ -106,7 +106,9 @@ def test_a_symbol_begins() -> None:
     assert coverage.begin(1, 101, 200, 6) == [Gap(1, 101, 199, 6, begin)]
     assert coverage.add_trade(1, 201, 3, sparse=True) == [(200, 201)]
     assert coverage.holes() == []
-    assert coverage.count_gaps() == (0, 0)
+    assert coverage.count_gaps() == (2, 0)
+    coverage.give_up(Gap(1, 0, 98, 7, REASONS["unfillable"], "before its beginning"))
+    assert coverage.count_gaps() == (1, 0)
     assert coverage.begin(2, 0, 0, 5) == []
 
 

@@ -129,10 +129,11 @@ class Coverage:
         return list(zip(stream.firsts, stream.lasts, strict=True))
 
     def count_gaps(self) -> tuple[int, int]:
-        """How many gaps are open and how many unfillable, those before a symbol's beginning left out."""
-        found = [gap for stream in self._streams.values() for gap in stream.gaps if gap.reason != GAP_BEGIN]
-        unfillable = sum(1 for gap in found if gap.unfillable)
-        return len(found) - unfillable, unfillable
+        """How many gaps are open and how many unfillable, of the latter those before a beginning left out: they are
+        no loss."""
+        found = [gap for stream in self._streams.values() for gap in stream.gaps]
+        still_open = sum(1 for gap in found if not gap.unfillable)
+        return still_open, sum(1 for gap in found if gap.unfillable and gap.reason != GAP_BEGIN)
 
     def changes(self) -> CoverageChanges:
         """What changed since the last call."""
