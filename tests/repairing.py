@@ -65,7 +65,15 @@ class Folder:
         writer.prepare()
         return writer
 
-    def write(self, sim: Sim, symbol: Symbol, gaps: Sequence[Range], *, aggregates: bool = False) -> None:
+    def write(
+        self,
+        sim: Sim,
+        symbol: Symbol,
+        gaps: Sequence[Range],
+        *,
+        aggregates: bool = False,
+        reason: str = "timeout",
+    ) -> None:
         """Journal what the ledger has of a symbol. With `aggregates`, aggTrades that no gap touches are journaled
         as one record."""
         ledger = sim.ledger.of(symbol.name)
@@ -84,7 +92,7 @@ class Folder:
                 first_id=first,
                 last_id=last,
                 ts_event=time.time_ns(),
-                reason=REASONS["timeout"],
+                reason=REASONS[reason],
             )
 
     def _trade(self, symbol: Symbol, last: int, time_us: int, price: int, quantity: int, count: int) -> None:
@@ -113,14 +121,13 @@ class Repairing:
         self.repair = repair
         self.rest = rest
 
-    async def until(self, ids: int = 0) -> None:
-        """Wait until no more than so many ids are open, and everything is stored."""
+    async def until(self, stream_id: int | None = None) -> None:
+        """Wait until no gap is open, of one symbol or of all, and everything is stored."""
         async with asyncio.timeout(SAFETY_SECONDS):
             while True:
-                if self.sink.caught_up:
-                    gaps = await asyncio.to_thread(self.history.gaps, open_only=True)
-                    if sum(gap.last_id - gap.first_id + 1 for gap in gaps) <= ids:
-                        return
+                # In this order: gaps may be on their way to the history before.
+                if self.sink.caught_up and not self.history.gaps(stream_id, open_only=True):
+                    return
                 await asyncio.sleep(0.01)
 
 
@@ -139,7 +146,11 @@ async def repairing(
     repairs = folder._open("repairs")
     stats = Stats.in_memory(RECORDER_VALUES, RECORDER_HISTOGRAMS)
     sink = HistorySink(
-        folder.folder, stats, 0.005, history, lambda stream_id: symbols[stream_id].info.quantity_precision
+        folder.folder,
+        stats,
+        0.005,
+        history,
+        lambda stream_id: symbols[stream_id].info.quantity_precision if stream_id in symbols else 8,
     )
     rest = ExchangeRest(rest_url, rest_policy or RestPolicy(attempts=1, timeout=SAFETY_SECONDS))
     repair = Repair(history, rest, repairs, symbols.get, age, policy)

@@ -118,6 +118,8 @@ class Repair:
         self._symbols = symbols
         self._age_ns = int(age * 1e9)
         self._clock = ExchangeClock(rest)
+        # What was appended before a restart may not be stored yet. The first record has the number 1.
+        self._begun_at = journal.next_seq if journal.next_seq > 1 else 0
         self._streams: dict[int, _Stream] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._turns = 0
@@ -187,7 +189,7 @@ class Repair:
             stream = self._stream(stream_id)
             if stream.busy:
                 continue
-            if stream.passed_at > passed:
+            if max(stream.passed_at, self._begun_at) > passed:
                 wait = min(wait, self.policy.poll)
             elif stream.not_before > now:
                 wait = min(wait, stream.not_before - now)
