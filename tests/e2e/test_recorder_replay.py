@@ -17,6 +17,8 @@ from tests.e2e.running import SIM_EXCHANGE
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
 from tradeback._fast.journal import JournalWriter
+from tradeback.config import Config
+from tradeback.store.catalog import open_catalog
 
 MANY = 60_000
 AUSDT = 1
@@ -102,8 +104,14 @@ def test_one_that_is_ended_goes_on_when_it_is_started_again(
     assert stored(cut) == stored(whole)
 
 
+def new_journal(folder: Path) -> JournalWriter:
+    """An empty journal, and the catalog beside it, as a server makes them."""
+    open_catalog(Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})).close()
+    return JournalWriter.open(folder / "sim" / "journal", "sim")
+
+
 def test_it_is_refused_where_a_server_runs(tmp_path: Path, long_recording: Path) -> None:
-    with JournalWriter.open(tmp_path / "sim" / "journal", "sim"):
+    with new_journal(tmp_path):
         done = run_recorder("--replay", str(long_recording), "--exit-at-end", folder=tmp_path)
     assert done.returncode == 1
     assert f"is being written by process {os.getpid()}" in done.stdout
@@ -131,7 +139,7 @@ def test_a_replay_that_is_not_to_end_is_wrong_usage(tmp_path: Path, long_recordi
 
 
 def test_without_a_recording_it_ends_with_the_journal(tmp_path: Path) -> None:
-    journal = JournalWriter.open(tmp_path / "sim" / "journal", "sim")
+    journal = new_journal(tmp_path)
     with recorder(tmp_path, "--exit-at-end") as process:
         assert process.stdout is not None
         try:
