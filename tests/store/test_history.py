@@ -198,6 +198,8 @@ def test_times_beyond_all_are_no_error(history: History, reader: History) -> Non
     history.write(HistoryBatch(ticks=[tick(1, DAY)], minutes=[(1, minute(0))]))
     assert list(reader.ticks(1, -(10**30), 10**30)) == [tick(1, DAY)]
     assert len(reader.bars(1, "1h", -(10**30), 10**30)) == 1
+    assert list(reader.ticks(1, *EVER, 10**30)) == [tick(1, DAY)]
+    assert len(reader.bars(1, "1h", *EVER, 10**30)) == 1
 
 
 # What no number is

@@ -32,9 +32,8 @@ STEP_OF_RETENTION = 5_000  # rows deleted in one transaction
 
 DAY_NS = 1_440 * MINUTE_NS
 _FIRST, _LAST = -(2**63), 2**63 - 1  # what an INTEGER can hold
-_MINUTES = {
-    name: length // MINUTE_NS for name, length in RESOLUTIONS.items()
-}  # how the file names a resolution
+# How the file names a resolution: by its minutes.
+_MINUTES = {name: length // MINUTE_NS for name, length in RESOLUTIONS.items()}
 _NAMES = {minutes: name for name, minutes in _MINUTES.items()}
 _COARSER = [(name, length) for name, length in RESOLUTIONS.items() if name != "1m"]
 
@@ -473,4 +472,4 @@ def _limit(limit: int | None) -> int:
         return _LAST
     if limit < 0:
         raise ValueError(f"The limit {limit} is less than nothing: give 0 or more rows, or none for all")
-    return limit
+    return min(limit, _LAST)
