@@ -1,0 +1,75 @@
+"""A flood of rubbish from the exchange, at a real server process: its log stays short, and it stays answerable."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.e2e.handmade import ServerConnection, exchange, trade
+from tests.e2e.running import ServerProcess, SimProcess
+from tradeback.log import REPEATS
+
+MESSAGES = 10_000
+RUBBISH = {
+    "text": lambda number: f"garbage {number}",
+    "binary": lambda number: f"garbage {number}".encode(),
+    "event": lambda number: f'{{"stream":"x{number}@trade","data":{{"e":"trade","x":{number}}}}}',
+    "price": lambda number: trade(number, price=f"-{number}").decode(),
+    "error": lambda number: f'{{"error":{{"code":{number},"msg":"e{number}"}}}}',
+    "unknown symbol": lambda number: trade(number, symbol=f"S{number}").decode(),
+}
+
+
+@dataclass
+class Endpoints:
+    """Streams made by hand, and the REST interface of the simulated exchange."""
+
+    ws_endpoint: str
+    rest_endpoint: str
+
+
+@pytest.mark.parametrize("kind", RUBBISH)
+def test_a_flood_leaves_a_short_log(tmp_path: Path, kind: str) -> None:
+    flooded = asyncio.Event()
+    lines = 0
+
+    async def behave(connection: ServerConnection) -> None:
+        nonlocal lines
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        for number in range(1, MESSAGES + 1):
+            await connection.send(RUBBISH[kind](number))
+        # Its answer to a ping comes when all before that was read.
+        connection.frame(0x89, b"")
+        await connection.reader.readexactly(6)
+        lines += 1
+        if lines == 3:
+            flooded.set()
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        with SimProcess("--symbols", "2", "--rate", "1") as sim:
+            async with exchange(behave) as url:
+                endpoints = Endpoints(url, sim.rest_endpoint)
+                server = await asyncio.to_thread(
+                    ServerProcess, tmp_path, endpoints, EXCHANGE_SYMBOLS="BTCUSDT"
+                )
+                with server:
+                    async with asyncio.timeout(60):
+                        await flooded.wait()
+                    status = await asyncio.to_thread(lambda: server.control(type="status"))
+                    assert [feed["connects"] for feed in status["feeds"]] == [1, 1, 1]
+                    assert await asyncio.to_thread(server.stop) == 0
+
+    asyncio.run(scenario())
+    warnings = [
+        entry
+        for entry in map(orjson.loads, (tmp_path / "server.log").read_text().splitlines())
+        if entry["level"] != "info"
+    ]
+    # Of each event so many in 10 s; a slow machine needs several times as long.
+    assert len(warnings) <= REPEATS * 10
