@@ -21,6 +21,28 @@ LINE_MAX = (
     16 << 20
 )  # bytes; no message of the exchange comes near, and a file of another kind may have no line ends
 RECEIVED_END = 9_214_646_400  # 2262, the year in which int64 ns end
+QUOTE_ASSETS = (
+    "USDT",
+    "USDC",
+    "FDUSD",
+    "TUSD",
+    "BUSD",
+    "BTC",
+    "ETH",
+    "BNB",
+    "EUR",
+    "TRY",
+    "GBP",
+    "AUD",
+    "BRL",
+    "USD",
+)
+
+
+def split_pair(symbol: str) -> tuple[str, str]:
+    """Base and quote asset, as far as a symbol's name tells them."""
+    quote = next((quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote), symbol[-3:])
+    return symbol[: -len(quote)], quote
 
 
 def read_recording(path: Path) -> Iterator[tuple[float, str]]:

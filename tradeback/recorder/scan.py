@@ -12,8 +12,7 @@ import orjson
 
 from tradeback.errors import ExchangeError
 from tradeback.exchange.binance import BOOK_TICKER, STREAM_TYPES, TRADE, can_carry, time_to_ns
-from tradeback.exchange.recording import recorded_lines
-from tradeback.exchange.sim.replay import split_pair
+from tradeback.exchange.recording import recorded_lines, split_pair
 from tradeback.model import SymbolInfo
 
 USELESS_MAX = 10_000  # lines of no use: a file with more of them is no recording

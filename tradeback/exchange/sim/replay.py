@@ -15,27 +15,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from tradeback.errors import ExchangeError
-from tradeback.exchange.recording import read_recording
+from tradeback.exchange.recording import read_recording, split_pair
 from tradeback.exchange.sim.ledger import Ledger
 from tradeback.exchange.sim.messages import to_units
 from tradeback.exchange.sim.rest import SymbolRow, symbol_row
-
-QUOTE_ASSETS = (
-    "USDT",
-    "USDC",
-    "FDUSD",
-    "TUSD",
-    "BUSD",
-    "BTC",
-    "ETH",
-    "BNB",
-    "EUR",
-    "TRY",
-    "GBP",
-    "AUD",
-    "BRL",
-    "USD",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +125,6 @@ class Replay:
                     f"line {number} of {self.path} holds no stream message: {error!r}; remove the line"
                 ) from error
             yield event
-
-
-def split_pair(symbol: str) -> tuple[str, str]:
-    """Base and quote asset, as far as a symbol's name tells them."""
-    quote = next((quote for quote in QUOTE_ASSETS if symbol.endswith(quote) and symbol != quote), symbol[-3:])
-    return symbol[: -len(quote)], quote
 
 
 def _event(received: float, payload: bytes, message: dict[str, Any]) -> ReplayEvent:
