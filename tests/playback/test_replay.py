@@ -92,6 +92,7 @@ def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "long.jsonl", lines)
     little = JournalConfig(segment_bytes=64 << 10, retention_bytes=128 << 10)
     folder = tmp_path / "sim"
+    catalog_in(folder).close()
     JournalWriter.open(folder / "journal", "sim", segment_bytes=64 << 10).close()
     ids: list[int] = []
     ended = threading.Event()
@@ -116,6 +117,7 @@ def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
 
 def test_a_folder_on_which_a_server_runs_is_refused(recordings: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sim"
+    catalog_in(folder).close()
     with (
         JournalWriter.open(folder / "journal", "sim"),
         pytest.raises(DataFolderError, match="is being written by process"),
