@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 
 from bench.build import BenchError
 from bench.programs import LOAD_CORE, SERVER_CORE, module, pin
@@ -107,12 +108,16 @@ def read_p99s_us(folder: Path, resolution: str, effort: Effort) -> tuple[float, 
         closing(open_history(configured(folder), write=False)) as history,
     ):
         writer.hear()
-        for _ in range(effort.of(8, 1)):
+        rates = []
+        for _ in range(effort.of(5, 1)):
             for command, taken in times.items():
-                rate = writer.ask(command)["rate"]
-                if command == "pause" and rate < 0.95 * RATE and not effort.quick:
-                    raise BenchError(f"The writer came to {rate:,.0f} ticks a second, not to {RATE:,}.")
+                rates.append(writer.ask(command)["rate"])
                 taken += read_times(history, resolution, effort.seconds / 4)
+        rate = median(rates[1::2])
+        if rate < 0.9 * RATE and not effort.quick:
+            raise BenchError(
+                f"The writer came to {rate:,.0f} ticks a second, not to {RATE:,}: too busy a machine."
+            )
     return p99_us(times["go"]), p99_us(times["pause"])
 
 
