@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 from click.testing import CliRunner, Result
 
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
 from tests.store.conftest import sqlite_config
 from tradeback._fast.record import REASONS
 from tradeback.cli import main
@@ -155,6 +157,35 @@ def test_retention_and_the_bar_in_progress_are_reasons(tmp_path: Path) -> None:
         "older than bars of this resolution are kept",
         "its trades are not stored",
     }
+
+
+@pytest.mark.timeout(120)
+def test_while_a_recorder_writes_nothing_is_missing(tmp_path: Path) -> None:
+    carried = {"EXCHANGE_SYMBOLS": "BTCUSDT"}
+    with (
+        SimProcess("--rate", "2000", "--symbols", "3") as sim,
+        ServerProcess(tmp_path, sim, **carried) as server,
+        RecorderProcess(tmp_path, sim) as recorder,
+    ):
+        server.await_subscribed(1)
+        environ = {
+            "DATA_DIR": str(tmp_path),
+            "TRADEBACK_EXCHANGE": "sim",
+            "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
+        }
+        deadline = time.monotonic() + 90
+        stored = 0
+        # Trades count once they are some seconds old.
+        while stored < 2_000:
+            assert time.monotonic() < deadline
+            result = CliRunner().invoke(
+                main, ["verify", "BTCUSDT", "--from", "-1h", "--format", "jsonl"], env=environ
+            )
+            found = lines(result)
+            assert {line["kind"] for line in found} <= {"not_compared", "summary"}, found
+            assert result.exit_code == 0
+            stored = found[-1]["trades"]["stored"]
+        assert recorder.stop() == 0
 
 
 def test_who_is_not_there_is_a_sentence(tmp_path: Path) -> None:

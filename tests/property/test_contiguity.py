@@ -17,6 +17,16 @@ def tick(last: int, count: int = 1, *, sparse: bool = False, at: int | None = No
     return Tick(1, last, count, 5.0, 1.0, 0.0, 0.0, last * SECOND if at is None else at, flags)
 
 
+def judge(
+    ticks: list[Tick],
+    covered: list[tuple[int, int]],
+    gaps: list[Gap],
+    before: list[tuple[int, int]] | None = None,
+) -> Contiguity:
+    """Nobody writes meanwhile, unless `before` is given."""
+    return contiguity(ticks, covered if before is None else before, lambda: (gaps, covered))
+
+
 def ranges(ids: set[int]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for number in sorted(ids):
@@ -44,7 +54,7 @@ def test_missing_is_what_was_stored_by_nobody(data: st.DataObject) -> None:
             count = data.draw(st.integers(1, last - first + 1))
             ticks.append(tick(first + count - 1, count))
             first += count
-    found = contiguity(sorted(ticks, key=lambda of: (of.ts_event, of.trade_id)), ranges(stored), gaps)
+    found = judge(sorted(ticks, key=lambda of: (of.ts_event, of.trade_id)), ranges(stored), gaps)
     assert not found.faults
     assert (found.first_id, found.last_id) == (min(stored), max(stored))
     assert (found.trades, found.ticks) == (len(stored), len(ticks))
@@ -64,12 +74,12 @@ def test_missing_is_what_was_stored_by_nobody(data: st.DataObject) -> None:
         assert found.lacking(begin, end) == ""
         assert found.lacking(begin - 1, end) == f"trades before {min(stored)} are not stored"
         assert found.lacking(begin, end + 1) == f"trades after {max(stored)} are not stored"
-        wider = contiguity(ticks, [(min(stored) - 1, max(stored) + 1)], gaps)
+        wider = judge(ticks, [(min(stored) - 1, max(stored) + 1)], gaps)
         assert wider.lacking(begin - 1, end + 1) == ""
 
 
 def test_a_gap_takes_its_part_of_a_hole() -> None:
-    found = contiguity(
+    found = judge(
         [tick(10), tick(20)], [(5, 10), (20, 30)], [gap(13, 14), gap(16, 40, "not there"), gap(1, 3)]
     )
     assert [(of.first_id, of.last_id, of.why) for of in sorted(found.missing)] == [
@@ -86,28 +96,34 @@ def test_a_gap_takes_its_part_of_a_hole() -> None:
 
 def test_what_was_traded_while_the_symbol_was_not_carried_is_not_missing() -> None:
     begin = Gap(1, 11, 19, 20 * SECOND, REASONS["begin"], "before the symbol began, not asked for")
-    for part in contiguity([tick(10), tick(20)], [(10, 10), (20, 20)], [begin]).missing:
+    for part in judge([tick(10), tick(20)], [(10, 10), (20, 20)], [begin]).missing:
         assert (part.first_id, part.last_id, part.asked, part.why) == (11, 19, False, "not carried then")
 
 
 def test_a_sparse_tick_stands_for_ids_that_it_does_not_name() -> None:
     # 11 and 13 came alone; the aggTrade of 10..14 counts for 10, 12 and 14.
     ticks = [tick(9), tick(11), tick(13), tick(14, 3, sparse=True), tick(15)]
-    found = contiguity(ticks, [(9, 15)], [])
+    found = judge(ticks, [(9, 15)], [])
     assert (found.faults, found.missing, found.trades) == ([], [], 7)
 
 
 def test_ids_that_count_as_stored_must_have_a_tick_and_only_one() -> None:
-    assert contiguity([tick(1), tick(4)], [(1, 4)], []).faults == [
+    assert judge([tick(1), tick(4)], [(1, 4)], []).faults == [
         "trades 2 to 3 count as stored and have no tick"
     ]
-    assert contiguity([tick(1), tick(2), tick(3)], [(1, 1), (3, 3)], []).faults == [
+    assert judge([tick(1), tick(2), tick(3)], [(1, 1), (3, 3)], []).faults == [
         "trades 2 to 2 have a tick and do not count as stored"
     ]
-    assert contiguity([tick(4), tick(6, 3)], [(4, 6)], []).faults == ["trades 4 to 4 stand in two ticks"]
+    assert judge([tick(4), tick(6, 3)], [(4, 6)], []).faults == ["trades 4 to 4 stand in two ticks"]
+
+
+def test_what_a_recorder_stores_meanwhile_is_neither_missing_nor_a_fault() -> None:
+    # 3 was repaired behind what was read of the ticks; 5 was stored after the covered ids were read first.
+    found = judge([tick(1), tick(2), tick(4), tick(5)], [(1, 6)], [], before=[(1, 2), (4, 4)])
+    assert (found.missing, found.faults) == ([], [])
 
 
 def test_without_ticks_nothing_is_known() -> None:
-    found = contiguity([], [(1, 10)], [gap(11, 12)])
+    found = judge([], [(1, 10)], [gap(11, 12)])
     assert found == Contiguity()
     assert found.lacking(0, 10) == "its trades are not stored"

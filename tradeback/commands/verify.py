@@ -27,7 +27,7 @@ from tradeback.recorder.contiguity import Contiguity, contiguity
 from tradeback.store.base import History
 from tradeback.store.history_sqlite import open_history
 
-# A bar that closed a moment ago may still be on its way into the store.
+# What was traded a moment ago may still be on its way into the store.
 SETTLE_NS = 5_000_000_000
 # A gap is given up shortly after its trades; it tells the time of trades whose neighbours are deleted.
 GIVEN_UP_NS = 60_000_000_000
@@ -111,8 +111,13 @@ def _compare(
     stream_id = asked.symbol.stream_id
     longest = max(RESOLUTIONS[resolution] for resolution in asked.resolutions)
     start, end = asked.start - asked.start % longest, -(-asked.end // longest) * longest
+    ids = contiguity(
+        # What lies open becomes a gap in the journal a moment later.
+        history.ticks(stream_id, start, min(end, now - SETTLE_NS)),
+        history.covered().get(stream_id, []),
+        lambda: (history.gaps(stream_id), history.covered().get(stream_id, [])),
+    )
     gaps = history.gaps(stream_id)
-    ids = contiguity(history.ticks(stream_id, start, end), history.covered().get(stream_id, []), gaps)
     reports = []
     for resolution in asked.resolutions:
         length = RESOLUTIONS[resolution]

@@ -6,7 +6,7 @@ that ids, and never times, tell what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -104,11 +104,20 @@ class _Ticks:
             self.runs.append(_Run(first, tick.trade_id, tick.ts_event, tick.ts_event))
 
 
-def contiguity(ticks: Iterable[Tick], covered: Sequence[Range], gaps: Sequence[Gap]) -> Contiguity:
-    """Judge the ticks of one symbol, rising by (time, id), by all its covered ids and all its gaps."""
+def contiguity(
+    ticks: Iterable[Tick],
+    before: Sequence[Range],
+    read_after: Callable[[], tuple[Sequence[Gap], Sequence[Range]]],
+) -> Contiguity:
+    """Judge the ticks of one symbol, rising by (time, id), by all its covered ids and all its gaps.
+
+    A recorder may be writing: `before` are the covered ids as they were before the first tick was read, and
+    `read_after` gives the gaps, and the covered ids, as they are after the last one.
+    """
     seen = _Ticks()
     for tick in ticks:
         seen.take(tick)
+    gaps, covered = read_after()
     if not seen.ticks:
         return Contiguity()
     runs, doubled = _joined(seen.runs)
@@ -120,7 +129,7 @@ def contiguity(ticks: Iterable[Tick], covered: Sequence[Range], gaps: Sequence[G
         f"trades {first} to {last} have a tick and do not count as stored"
         for first, last in _less(ids, stored)
     ]
-    bare = list(_less(stored, ids))
+    bare = list(_less(_within(before, whole), ids))
     if sum(last - first + 1 for first, last in bare) > seen.sparse:
         faults += [f"trades {first} to {last} count as stored and have no tick" for first, last in bare]
     return Contiguity(
