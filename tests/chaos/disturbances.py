@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -20,6 +21,7 @@ REST_FAULTS = ("html", "truncate", "badcolumns", "rest5xx", "rest429", "rest418"
 PATHS = ("historicalTrades", "klines", "exchangeInfo", None)
 LINES = ("trade", "aggTrade", None)
 HOUR = 3_600.0
+PIECE = 1 << 20
 
 
 class Disturbed(AbstractContextManager["Disturbed"]):
@@ -159,9 +161,17 @@ class Disturbed(AbstractContextManager["Disturbed"]):
 
     def fill_the_disk(self) -> str:
         ballast = self.folder / "ballast"
+        size = 0
         with ballast.open("wb", buffering=0) as file:
-            status = os.statvfs(ballast)
-            os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_bsize)
+            # In pieces: others write meanwhile, so that the rest in one piece may just not be there.
+            while True:
+                try:
+                    os.posix_fallocate(file.fileno(), size, PIECE)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
+                size += PIECE
         seconds = self.chance.uniform(0.5, 3.0)
         time.sleep(seconds)
         ballast.unlink()
