@@ -260,6 +260,27 @@ def test_a_sink_that_retention_overtook_goes_on_and_what_it_lost_becomes_a_gap(
     assert sink.errors == 0
 
 
+def test_damaged_records_become_a_gap(
+    tmp_path: Path, writer: JournalWriter, history: SqliteHistory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_sink, "HOLE_PATIENCE", 0.02)
+    append(writer, range(1, 21))
+    (segment,) = list((tmp_path / "journal").glob("*1.segment"))
+    with segment.open("r+b") as file:
+        file.seek(4096 + 9 * 64)
+        file.write(b"\xff" * 128)
+    sink = sink_of(tmp_path, history)
+    with running(sink):
+        await_stored(sink, tmp_path)
+        until(lambda: bool(history.gaps(1)))
+        # Whoever fetches it closes it, as any other.
+        with JournalWriter.open(tmp_path / "repairs", "sim") as repairs:
+            append(repairs, range(10, 12), flags=FLAGS["repair"])
+            assert [gap[:3] for gap in history.gaps(1)] == [(1, 10, 11)]
+            await_stored(sink, tmp_path)
+    assert (history.covered(), history.gaps()) == ({1: [(1, 20)]}, [])
+
+
 def test_a_day_of_tenths(tmp_path: Path, history: SqliteHistory) -> None:
     sink = sink_of(tmp_path, history)
     sink.open()
