@@ -17,6 +17,7 @@ from tests.e2e.running import SIM_EXCHANGE
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
 from tradeback._fast.journal import JournalWriter
+from tradeback._fast.record import REASONS
 from tradeback.config import Config
 from tradeback.store.catalog import open_catalog
 
@@ -41,12 +42,15 @@ def whole_up(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
 
 
 def stored(folder: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Everything in the history."""
+    """What is in the history."""
     with closing(sqlite3.connect(folder / "sim" / "history.sqlite")) as connection:
-        return {
+        content = {
             table: connection.execute(f"SELECT * FROM {table}").fetchall()
             for table in ("ticks", "bars", "covered", "gaps", "places")
         }
+    # What lies before a symbol's first trade is looked for at the exchange, where there is one, while it runs.
+    content["gaps"] = [row for row in content["gaps"] if row[4] != REASONS["begin"]]
+    return content
 
 
 def recorder(folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -187,7 +191,8 @@ def test_up_ends_when_the_recording_is_stored(recordings: Path, tmp_path: Path) 
     again = whole_up(through, *arguments)
     assert again.returncode == 0, again.stdout
     after = stored(through)
-    assert all(after[table] == found[table] for table in ("ticks", "bars", "covered", "gaps"))
+    for table in ("ticks", "bars", "covered", "gaps"):
+        assert after[table] == found[table], table
 
 
 @pytest.mark.parametrize(

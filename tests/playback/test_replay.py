@@ -14,7 +14,7 @@ from tests.playback.test_ingest import RECORDINGS, exchange_told, journal_told, 
 from tests.reference.faulty_lines import make_market
 from tests.reference.journal_ids import Coverage
 from tests.reference.recordings import EPOCH, line, market_lines, trade, write_lines
-from tradeback._fast.journal import JournalCursor, JournalWriter
+from tradeback._fast.journal import JournalCursor, JournalTrade, JournalWriter
 from tradeback.config import JournalConfig
 from tradeback.errors import DataFolderError
 
@@ -48,6 +48,8 @@ def test_what_comes_of_two_faulty_lines_depends_on_the_recording_alone(tmp_path:
         coverage.add(record + bytes(4))
     assert coverage.traded <= seen
     # Every id is traded or a gap, from the one that the recording began with to the last.
+    assert len(coverage.begins) == 1
+    assert coverage.missing() == set()
     whole = set(range(min(coverage.traded), max(seen) + 1))
     assert coverage.traded | coverage.gaps == whole
     if not coverage.gaps:
@@ -101,11 +103,11 @@ def test_retention_never_overtakes_a_reader(tmp_path: Path) -> None:
     def follow() -> None:
         with JournalCursor.open(folder / "journal", "reader") as cursor:
             while cursor.available() or not ended.is_set():
-                ids.extend(record.trade_id for record in cursor.read(97))  # type: ignore[union-attr]
+                ids.extend(record.trade_id for record in cursor.read(97) if isinstance(record, JournalTrade))
                 place[0] = cursor.seq
                 cursor.save()
 
-    reader = threading.Thread(target=follow)
+    reader = threading.Thread(target=follow, daemon=True)
     reader.start()
     try:
         replayed(path, folder, little, read_to=lambda: place[0])

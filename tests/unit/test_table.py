@@ -249,6 +249,17 @@ def test_a_symbol_that_was_not_carried_begins_anew(table: SymbolTable) -> None:
     assert table.state(slot)["open"] == [(1001, 1001)]
 
 
+def test_one_that_was_dropped_before_its_first_trade_begins_once(table: SymbolTable) -> None:
+    slot = table.add("X", 1, 0)
+    table.drop(1)
+    table.carry(slot)
+    _, records = table.take(TRADE, "X", 5, 5, ts_event=T)
+    assert [record[58] for record in records] == [4, 1]
+    _, records = table.take(TRADE, "X", 9, 9, ts_event=T)
+    assert [record[58] for record in records] == [1]
+    assert table.state(slot)["open"] == [(6, 8)]
+
+
 @pytest.mark.parametrize("end", ["close", "kill"])
 @pytest.mark.parametrize("dropped", [True, False])
 def test_only_what_was_dropped_on_purpose_begins_anew_after_a_restart(

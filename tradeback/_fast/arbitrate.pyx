@@ -429,6 +429,9 @@ cdef int take_trade(Slot* slot, const Event* event, int64_t recv_ns, int64_t now
     if slot.next_id == 0:
         _begin(slot, first, event.ts_event, now_ns, records)
         begun = 1
+        if slot.carrying == CARRYING_ANEW:
+            # Dropped before its first trade: this is the beginning, and the next id is no second one.
+            slot.carrying = CARRYING
     elif slot.carrying == CARRYING_ANEW and last >= slot.next_id:
         # What is held from before it was dropped would be below the beginning, and forgotten: then all is a gap.
         if slot.lines.held_count == 0:

@@ -1,6 +1,7 @@
 from typing import Final
 
 LAYOUT: Final[dict[str, int]]
+EVENTS: Final[dict[str, int]]
 FLAGS: Final[dict[str, int]]
 REASONS: Final[dict[str, int]]
 UNFILLABLE: Final[dict[str, int]]

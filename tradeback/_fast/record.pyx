@@ -1,4 +1,4 @@
-"""LAYOUT, FLAGS, REASONS, UNFILLABLE: what stands in `record.pxd` for Python, told by the compiler, so that no
+"""LAYOUT, EVENTS, FLAGS, REASONS, UNFILLABLE: what stands in `record.pxd` for Python, told by the compiler, so that no
 number stands twice.
 
 Owned by nobody: constants, made at import.
@@ -20,6 +20,7 @@ BEGIN_FORMAT = "<Q24xQq8xHBBI"
 WIRE_FORMAT = "<Hdd"
 
 # The flags of a trade record, the reasons of a gap record, and why ids are unfillable, by their names in lower case.
+EVENTS = {"trade": EVENT_TRADE, "agg_trade": EVENT_AGG_TRADE, "quote": EVENT_QUOTE}
 FLAGS = {
     "buyer_maker": FLAG_BUYER_MAKER,
     "aggregate": FLAG_AGGREGATE,

@@ -14,6 +14,7 @@ from typing import NamedTuple, cast
 
 import structlog
 
+from tradeback._fast.decode import DECODED_UNUSUAL
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -31,10 +32,10 @@ from tradeback.store.base import Catalog
 
 log = structlog.get_logger(__name__)
 
-DECODED_UNUSUAL, DECODED_MALFORMED = 2, 3  # of _fast/status.pxd
 LAST_DEADLINE_NS = 1_000_000_000  # what waits at the end has 250 ms
 AHEAD_MAX = 500_000  # records, 32 MB
 FOLLOW_PAUSE = 0.01
+LOGGED_MAX = 20  # lines of no use
 
 
 class ReplayReport(NamedTuple):
@@ -143,7 +144,11 @@ class Replay:
                     ingest.tick(clock := max(clock, received_ns))
                 else:
                     clock = max(received_ns, LAST_DEADLINE_NS)
-                self._take(ingest, number, text.encode(), received_ns, clock)
+                payload = text.encode()
+                if ingest.take(payload, received_ns, clock) == DECODED_UNUSUAL:
+                    canonical = canonical_message(payload)
+                    if canonical is not None:
+                        ingest.take(canonical, received_ns, clock)
                 messages += 1
                 pace.keep()
                 if pace.stopped:
@@ -154,20 +159,9 @@ class Replay:
         ingest.tick(clock + LAST_DEADLINE_NS)
         return messages
 
-    def _take(self, ingest: Ingest, number: int, payload: bytes, received_ns: int, clock: int) -> None:
-        status = ingest.take(payload, received_ns, clock)
-        if status == DECODED_UNUSUAL:
-            try:
-                canonical = canonical_message(payload)
-            except ExchangeError as error:
-                self.scan.leave_out(number, str(error))
-                return
-            if canonical is not None:
-                status = ingest.take(canonical, received_ns, clock)
-        if status == DECODED_MALFORMED:
-            self.scan.leave_out(number, "no event can be had from its payload")
-
     def _faults(self, refused: int) -> str:
+        for number in sorted(self.scan.useless)[:LOGGED_MAX]:
+            log.warning("a line was left out", line=number, reason=self.scan.useless[number])
         told = [self.scan.faults()] if self.scan.faults() else []
         if refused:
             told.append(
