@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import json
@@ -17,6 +18,9 @@ from tests.playback.replaying import record_replay
 from tests.reference.bars import DecimalBar, as_decimals, decimal_fold
 from tradeback.config import Config
 from tradeback.exchange.recording import read_recording
+from tradeback.exchange.rest import ExchangeRest
+from tradeback.exchange.rows import KlineRow
+from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.model import RESOLUTIONS, Bar
 from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
@@ -63,6 +67,57 @@ def test_the_coarser_bars_of_a_month_equal_a_sum_in_decimals(
     finally:
         history.close()
     assert len(month) == 41_761
+
+
+async def klines(rest: ExchangeRest, symbol: str, interval: str, start_ms: int) -> list[DecimalBar]:
+    """Every bar of a resolution from a time on, as the exchange tells it."""
+    rows: list[KlineRow] = []
+    while True:
+        page = await rest.klines(symbol, interval, start_ms=start_ms)
+        rows += page
+        if len(page) < PAGE:
+            break
+        start_ms = page[-1].open_time // 1_000_000 + 1
+    return [
+        DecimalBar(row.open_time, row.open, row.high, row.low, row.close, row.volume, row.trades)
+        for row in rows
+    ]
+
+
+def test_coarser_bars_equal_the_simulated_exchanges_own(tmp_path: Path) -> None:
+    """Two days of made-up minutes, and those in which there was trade just now, the bars in progress among them."""
+    config = Config.model_validate({"data": {"folder": tmp_path}, "exchange": {"name": "sim"}})
+
+    async def told() -> dict[str, dict[str, list[DecimalBar]]]:
+        async with (
+            Sim(SimConfig(symbols=2, rate=5_000, steady=True, paused=True)) as sim,
+            ExchangeRest(sim.rest_url) as rest,
+        ):
+            sim.resume(2_000)
+            async with asyncio.timeout(60):
+                while not sim.paused:
+                    await asyncio.sleep(0.01)
+            now = await rest.server_time()
+            day = RESOLUTIONS["1d"] // 1_000_000
+            start_ms = now // 1_000_000 // day * day - 2 * day
+            return {
+                symbol: {
+                    resolution: await klines(rest, symbol, resolution, start_ms) for resolution in RESOLUTIONS
+                }
+                for symbol in sim.symbols
+            }
+
+    history = open_history(config, write=True)
+    try:
+        for stream_id, (symbol, bars) in enumerate(asyncio.run(told()).items(), 1):
+            assert sum(bar.trade_count for bar in bars["1d"]) > 1_000, symbol
+            for at in range(0, len(bars["1m"]), PAGE):
+                history.write_bars(stream_id, "1m", list(map(as_stored, bars["1m"][at : at + PAGE])))
+            for resolution in RESOLUTIONS:
+                stored = [as_decimals(bar) for bar in history.bars(stream_id, resolution, 0, EVER)]
+                assert stored == [bar for bar in bars[resolution] if bar.trade_count], resolution
+    finally:
+        history.close()
 
 
 def told_bar(kline: dict[str, Any]) -> DecimalBar:
