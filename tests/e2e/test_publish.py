@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.e2e.hubs import LOOPS, run, served
@@ -19,18 +21,26 @@ def test_each_gets_what_it_is_subscribed_to_and_those_who_read_nothing_get_none(
             await both.subscribe(second, first)
             await deaf.subscribe(first)
             handle = next(listener.handle for listener in hub.hub.clients.values() if listener.handle == 3)
-            hub.hub.fanout.set_blocked(handle, 1)
+            hub.hub.fanout.set_blocked(handle, time.monotonic_ns())
             sizes = (1, 200, 70_000)  # each needs another length of the frame's header
             messages = [
-                (name, {"type": "enigma", "data": {"symbol": name, "fill": "x" * size}})
+                (name, {"type": f"enigma{size}", "data": {"symbol": name, "fill": "x" * size}})
                 for size in sizes
                 for name in (first, second, "NOTHING")
             ]
-            assert hub.hub.publish(messages) == 2
-            for size in sizes:
-                assert (await one.text())["data"] == {"symbol": first, "fill": "x" * size}
-                for name in (first, second):
-                    assert (await both.text())["data"] == {"symbol": name, "fill": "x" * size}
+            assert hub.hub.publish(messages) == 6
+            # Of each symbol and type the latest leaves.
+            latest = {"type": "enigma1", "data": {"symbol": first, "fill": "yes"}}
+            assert hub.hub.publish([(first, {"type": "enigma1", "data": {}}), (first, latest)]) == 2
+            expected = {(name, size): "x" * size for name in (first, second) for size in sizes}
+            expected[first, 1] = "yes"
+            for client, names in ((one, (first,)), (both, (first, second))):
+                got = {}
+                for _ in range(len(names) * len(sizes)):
+                    message = await client.text()
+                    size = int(message["type"].removeprefix("enigma"))
+                    got[message["data"]["symbol"], size] = message["data"]["fill"]
+                assert got == {key: fill for key, fill in expected.items() if key[0] in names}
             none.send({"type": "ping"})
             assert await none.text() == {"type": "pong"}
             hub.hub.fanout.set_unblocked(handle)

@@ -268,17 +268,6 @@ cdef class FanOut:
         """How many clients are subscribed to a slot."""
         return self._watchers[slot].count if slot < self._slot_capacity else 0
 
-    def watchers(self, uint32_t slot) -> list[FrameSink]:
-        """The sinks of the clients that are subscribed to a slot and take data, in no order."""
-        cdef list found = []
-        cdef Client* client
-        cdef uint32_t i
-        for i in range(self.watcher_count(slot)):
-            client = &self._clients[self._watchers[slot].list[i].client]
-            if not client.flags & (CLIENT_BLOCKED | CLIENT_FAILED | CLIENT_GONE):
-                found.append(<object>client.sink)
-        return found
-
     # ---------------------------------------------------------------- delivery
 
     cdef void mark_dirty(self, uint32_t slot) noexcept nogil:

@@ -89,13 +89,6 @@ cdef class ClientSink(FrameSink):
         transport._fast_write(data, size)
         return 0
 
-    def write_frames(self, bytes frames not None) -> None:
-        """Write whole frames that were made elsewhere; nothing once the connection is closing."""
-        cdef WSTransport transport = self.transport
-        if transport is None or transport.is_close_frame_sent or transport.is_disconnected:
-            return
-        transport._fast_write(<char*>frames, len(frames))
-
 
 def text_frame(bytes payload not None) -> bytes:
     """A text message of the server as one frame (RFC 6455, 5.2: FIN, opcode 1, not masked)."""
@@ -214,6 +207,11 @@ cdef class ClientListener(WSListener):
         """Send one text message; nothing once the connection is closing."""
         if self.transport is not None and not self.closing_ns:
             self.transport.send(WSMsgType.TEXT, data)
+
+    def send_frames(self, bytes frames not None) -> None:
+        """Write whole frames that were made elsewhere (`text_frame`), at once; nothing once it is closing."""
+        if self.transport is not None and not self.closing_ns and not self.transport.is_close_frame_sent:
+            self.transport._fast_write(<char*>frames, len(frames))
 
     def close(self, int code, str reason="") -> None:
         """Say why, leave the fan-out, and wait for the client's CLOSE; `check` aborts one that sends none."""

@@ -190,5 +190,5 @@ class Server:
                 "bad_field",
                 "publish takes messages: a list of objects with symbol, a name, and message, an object",
             )
-        clients = self.hub.publish([(part["symbol"], part["message"]) for part in messages])
-        return {"type": "published", "clients": clients}
+        taken = self.hub.publish((part["symbol"], part["message"]) for part in messages)
+        return {"type": "published", "watched": taken}

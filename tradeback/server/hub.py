@@ -20,7 +20,6 @@ from tradeback._fast.listener import (
     ClientSink,
     FlushHook,
     TextSink,
-    text_frame,
 )
 from tradeback._fast.stats import Stats
 from tradeback.config import WebSocketConfig
@@ -29,6 +28,7 @@ from tradeback.server.accepting import BACKLOG, AcceptingSocket, bind
 from tradeback.server.admission import Admission
 from tradeback.server.client import Client
 from tradeback.server.interest import Interest, Symbols
+from tradeback.server.texts import Texts
 
 SWEEP_TICK = 0.1  # seconds between two slices of the sweep
 SWEEP_SLICES = 10  # of one sweep: each client is looked at once a second
@@ -81,6 +81,7 @@ class Hub:
         self.stats: Stats = fanout.stats
         self.interest = Interest(symbols)
         self.clients: dict[Client, ClientListener] = {}
+        self.texts = Texts(fanout, self.clients)
         self._admission = Admission(config, origins=origins, authenticate=authenticate)
         self._limits = ClientLimits(config)
         self._binary = binary
@@ -142,6 +143,7 @@ class Hub:
     async def stop(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
         """Accept nobody, close all with `code`, and cut those who do not answer."""
         self._stopping = True
+        self.texts.stop()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         server = self._server
@@ -194,25 +196,15 @@ class Hub:
             self._empty.set()
 
     def publish(self, messages: Iterable[tuple[str, dict[str, Any]]]) -> int:
-        """Send each message, a JSON text, to the clients that are subscribed to its symbol, in one write a client;
-        returns how many clients got something.
-
-        A client that takes no data at the moment does not get it: there is no bound to what could pile up.
-        """
-        frames: dict[ClientSink, list[bytes]] = {}
+        """Have each message, a JSON text, sent to the clients that are subscribed to its symbol; returns how many
+        messages somebody waits for. See `server/texts.py` for when, and for whom not."""
+        waited_for = 0
         for symbol, message in messages:
             carried = self.interest.find(symbol)
-            if carried is None:
-                continue
-            frame = text_frame(orjson.dumps(message))
-            for sink in self.fanout.watchers(carried.slot):
-                frames.setdefault(sink, []).append(frame)
-        for sink, parts in frames.items():
-            try:
-                sink.write_frames(b"".join(parts))
-            except Exception:  # one client's transport is no reason to leave out the others
-                log.exception("writing to a client raised")
-        return len(frames)
+            if carried is not None:
+                self.texts.put(carried.slot, str(message.get("type")), orjson.dumps(message))
+                waited_for += 1
+        return waited_for
 
     def _sweep(self) -> None:
         """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""
