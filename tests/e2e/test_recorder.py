@@ -193,16 +193,20 @@ def test_a_recorder_that_is_killed_ten_times_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_an_exchange_that_cannot_be_reached_keeps_nothing_from_being_stored(tmp_path: Path) -> None:
-    with SimProcess("--rate", "2000", "--symbols", "10", "--paused") as sim:
-        with ServerProcess(tmp_path, sim, **CARRIED) as server:
-            server.await_subscribed(len(SYMBOLS))
-            # Its REST interface is nowhere.
-            with RecorderProcess(tmp_path, None) as recorder:
-                trade_and_drain(sim.rest_endpoint, 3_000)
-                status = recorder.await_stored()
-                assert status["ticks"] > 300
-                assert recorder.stop() == 0
+def test_a_recorder_that_is_there_first_and_cannot_reach_the_exchange_stores_all_the_same(
+    tmp_path: Path,
+) -> None:
+    with (
+        SimProcess("--rate", "2000", "--symbols", "10", "--paused") as sim,
+        # To it, the exchange's REST interface is nowhere.
+        RecorderProcess(tmp_path, None) as recorder,
+        ServerProcess(tmp_path, sim, **CARRIED) as server,
+    ):
+        server.await_subscribed(len(SYMBOLS))
+        trade_and_drain(sim.rest_endpoint, 3_000)
+        status = recorder.await_stored()
+        assert status["ticks"] > 300
+        assert recorder.stop() == 0
         assert check_all(sim.get, tmp_path) > 300
 
 
