@@ -29,7 +29,7 @@ RECONNECT_MIN = 0.25
 RECONNECT_MAX = 5.0
 LOOK_EVERY = 0.25  # whether the connection still stands
 # Others may write to the catalog too: `tradeback symbols sync`, the server when it starts.
-CATALOG_EVERY = 10.0
+CATALOG_EVERY = 30.0
 REFRESH_RETRY_MIN = 5.0
 REFRESH_RETRY_MAX = 300.0
 # An answer that lacks so much of what is active was cut short on its way, or is that of another exchange.
