@@ -204,6 +204,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, writer: JournalWriter, histor
         limit_pages(history, 1_000_000)
         await_stored(sink, tmp_path)
     assert history.covered() == {1: [(1, 5000)]}
+    assert sink._stats.value("ticks") == sink._stats.value("trades") == 5000
     (bar,) = history.bars(1, "1m", 0, FOR_EVER)
     assert (bar.open, bar.close, bar.volume, bar.trade_count) == (0.25, 1250.0, 500.0, 5000)
 

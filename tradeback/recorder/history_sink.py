@@ -6,6 +6,7 @@ The history's own places, written in the same transaction, are the truth; its id
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class HistorySink(Sink):
         self._precision = precision
         self._with_bars = bars
         self._ticks: list[Tick] = []
+        self._taken: Counter[str] = Counter()  # what will have been counted once the batch is stored
         self._coverage = Coverage({})
         self._bars: MinuteBars | None = None
         self._new_gaps = 0
@@ -63,6 +65,7 @@ class HistorySink(Sink):
     def open(self) -> Mapping[str, int]:
         history = self._history
         self._ticks = []
+        self._taken.clear()
         self._new_gaps = 0
         self._begun = False
         self._coverage = Coverage(history.covered(), history.gaps())
@@ -105,7 +108,6 @@ class HistorySink(Sink):
 
     def take(self, journal: str, records: list[Record]) -> None:
         ticks = self._ticks
-        taken = len(ticks)
         add_trade = self._coverage.add_trade
         add_bar = self._bars.add if self._bars is not None else None
         seen = trades = repaired = 0
@@ -128,11 +130,7 @@ class HistorySink(Sink):
                     add_bar(tick)
             else:
                 self._take_other(record)
-        increase = self._stats.increase
-        increase("ticks", len(ticks) - taken)
-        increase("trades", trades)
-        increase("repaired", repaired)
-        increase("seen_before", seen)
+        self._taken.update(trades=trades, repaired=repaired, seen_before=seen)
 
     def _take_other(self, record: Record) -> None:
         if isinstance(record, JournalGap):
@@ -163,6 +161,10 @@ class HistorySink(Sink):
         )
         if self._ticks:
             self.newest_ns = self._ticks[-1].ts_event
+        for name, amount in self._taken.items():
+            self._stats.increase(name, amount)
+        self._taken.clear()
+        self._stats.increase("ticks", len(self._ticks))
         self._stats.increase("batches")
         self._stats.increase("minutes", len(minutes))
         self._ticks = []
