@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.processes import children_of
 from tests.e2e.running import SIM_EXCHANGE
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
@@ -193,6 +194,35 @@ def test_up_ends_when_the_recording_is_stored(recordings: Path, tmp_path: Path) 
     after = stored(through)
     for table in ("ticks", "bars", "covered", "gaps"):
         assert after[table] == found[table], table
+
+
+def test_up_never_says_that_all_is_stored_where_it_is_not(tmp_path: Path, long_recording: Path) -> None:
+    arguments = ["up", "--data-dir", str(tmp_path), "--port", "0", "--ws-port", "0", "--sim-port", "0"]
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tradeback", *arguments),
+            *("--replay", str(long_recording), "--speed", "30", "--exit-at-end"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **SIM_EXCHANGE},
+    ) as process:
+        history = tmp_path / "sim" / "history.sqlite"
+        while process.poll() is None and (not history.exists() or not stored(tmp_path)["ticks"]):
+            time.sleep(0.02)
+        (server,) = (child for child in children_of(process.pid) if "server" in command_of(child))
+        os.kill(server, signal.SIGKILL)
+        text, _ = process.communicate(timeout=100)
+    whole = stored(tmp_path)["covered"] == [(AUSDT, 1, MANY)]
+    assert process.returncode == (0 if whole else 1), text
+    assert (f"All of {long_recording} is stored." in text) == whole
+    assert ("trades of the recording are not stored (AUSDT)" in text) != whole
+    assert "Traceback" not in text
+
+
+def command_of(process_id: int) -> list[str]:
+    return Path(f"/proc/{process_id}/cmdline").read_text().split("\0")
 
 
 @pytest.mark.parametrize(

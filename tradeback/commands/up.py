@@ -204,7 +204,8 @@ async def _run(
         await recorder.start()
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
         if exit_at_end and sim is not None:
-            await play_to_the_end(sim, server, recorder, config.data.of(exchange.name))
+            played = [symbol for symbol in exchange.symbols if symbol in sim.symbols]
+            await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
             await _unless_it_fails(sim, keep_all_running([server, recorder]))
