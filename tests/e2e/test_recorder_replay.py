@@ -74,25 +74,29 @@ def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lines(tmp_path_factory.mktemp("long") / "long.jsonl", lines)
 
 
-def test_replayed_twice_it_is_stored_once(tmp_path: Path, long_recording: Path) -> None:
-    arguments = ["--replay", str(long_recording), "--exit-at-end"]
-    first = run_recorder(*arguments, folder=tmp_path)
-    assert first.returncode == 0, first.stdout
-    before = stored(tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, long_recording: Path) -> Path:
+    """A data folder with the whole of the recording."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_recorder("--replay", str(long_recording), "--exit-at-end", folder=folder)
+    assert done.returncode == 0, done.stdout
+    return folder
+
+
+def test_replayed_twice_it_is_stored_once(whole: Path, long_recording: Path) -> None:
+    before = stored(whole)
     assert before["covered"] == [(AUSDT, 1, MANY)]
     assert len(before["ticks"]) == MANY
-    second = run_recorder(*arguments, folder=tmp_path)
-    assert second.returncode == 0, second.stdout
-    assert stored(tmp_path) == before
+    again = run_recorder("--replay", str(long_recording), "--exit-at-end", folder=whole)
+    assert again.returncode == 0, again.stdout
+    assert stored(whole) == before
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_one_that_is_ended_goes_on_when_it_is_started_again(
-    tmp_path: Path, long_recording: Path, signum: signal.Signals
+    tmp_path: Path, whole: Path, long_recording: Path, signum: signal.Signals
 ) -> None:
-    whole = tmp_path / "whole"
     arguments = ["--replay", str(long_recording), "--exit-at-end"]
-    assert run_recorder(*arguments, folder=whole).returncode == 0
     cut = tmp_path / "cut"
     with recorder(cut, *arguments) as process:
         segments = cut / "sim" / "journal"
@@ -189,11 +193,6 @@ def test_up_ends_when_the_recording_is_stored(recordings: Path, tmp_path: Path) 
     assert len(found["ticks"]) == 1_910
     for table in ("ticks", "bars", "covered", "gaps"):
         assert found[table] == expected[table], table
-    again = whole_up(through, *arguments)
-    assert again.returncode == 0, again.stdout
-    after = stored(through)
-    for table in ("ticks", "bars", "covered", "gaps"):
-        assert after[table] == found[table], table
 
 
 def test_up_never_says_that_all_is_stored_where_it_is_not(tmp_path: Path, long_recording: Path) -> None:
