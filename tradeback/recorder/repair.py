@@ -49,9 +49,8 @@ log = structlog.get_logger(__name__)
 REPAIRS = "repairs"  # the name of the journal among the places of the history
 NO_SUCH_PATH = (401, 404)  # how a host answers that has no historicalTrades, or wants a key for it
 BEGIN_PATIENCE_NS = 10 * 10**9  # for the first trade of a symbol to be stored
-PENDING_NS = (
-    600 * 10**9
-)  # after which ids beside a gap that are neither stored nor missing are taken for lost
+# After which ids beside a gap that are neither stored nor missing are taken for lost.
+PENDING_NS = 600 * 10**9
 RECV_OFFSET_MAX = 2**31 - 1
 
 
@@ -90,8 +89,8 @@ class _Stream:
 class Repair:
     """`symbols` gives the symbol of a stream id, None where it is not known. `age` is RECORDER_BACKFILL_AGE.
 
-    Owned by one asyncio loop, as `journal` is; the history is read in threads. What is too
-    old is so by the exchange's clock.
+    Owned by one asyncio loop, as `journal` is; the history is read in threads. What is too old is so by the
+    exchange's clock.
     """
 
     def __init__(
