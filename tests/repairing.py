@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -140,6 +140,7 @@ async def repairing(
     age: float = DAY_S,
     rest_policy: RestPolicy | None = None,
     policy: RepairPolicy = QUICK,
+    clock: Callable[[], float] | None = None,
 ) -> AsyncIterator[Repairing]:
     """Store, repair, and stop as a kill would find it: whatever is under way is dropped."""
     history = open_history(folder.config, write=True)
@@ -152,7 +153,7 @@ async def repairing(
         history,
         lambda stream_id: symbols[stream_id].info.quantity_precision if stream_id in symbols else 8,
     )
-    rest = ExchangeRest(rest_url, rest_policy or RestPolicy(attempts=1, timeout=SAFETY_SECONDS))
+    rest = ExchangeRest(rest_url, rest_policy or RestPolicy(attempts=1, timeout=SAFETY_SECONDS), clock)
     repair = Repair(history, rest, repairs, symbols.get, age, policy)
     loop = asyncio.get_running_loop()
     sink.on_gaps = lambda: loop.call_soon_threadsafe(repair.wake)
