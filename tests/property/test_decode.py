@@ -73,7 +73,7 @@ def payloads(
 def messages(draw: st.DrawFn, strange: bool) -> bytes:
     kind = draw(st.sampled_from(["trade", "aggTrade", "bookTicker"]))
     symbols = SYMBOLS if strange else st.from_regex(r"[A-Z0-9]{1,20}", fullmatch=True)
-    ids = IDS if strange else st.integers(0, 2**64 - 1)
+    ids = IDS if strange else st.integers(0, 2**63 - 1)
     times = TIMES if strange else st.integers(1_500_000_000_000, 2_000_000_000_000)
     payload = draw(payloads(kind, symbols, ids, times, DECIMALS if strange else GOOD_DECIMALS))
     if kind == "trade" and draw(st.booleans()):

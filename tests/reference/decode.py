@@ -152,10 +152,10 @@ def _message(message: Any) -> dict[str, Any] | int:
 
 
 def _id(value: Any) -> int:
-    if not isinstance(value, Number) or not value.text.isdigit() or len(value.text) > 20:
+    if not isinstance(value, Number) or not value.text.isdigit() or len(value.text) > 19:
         raise Refused("id")
-    if int(value.text) >= 1 << 64:
-        raise Refused("id beyond 64 bits")
+    if int(value.text) >= 1 << 63:
+        raise Refused("id beyond 63 bits")
     return int(value.text)
 
 

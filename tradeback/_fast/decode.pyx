@@ -14,7 +14,7 @@ Decimals become the double that float() gives. A trade's quantity is also kept e
 `qty_mantissa` / 10**`qty_scale`, trailing zeros included ("0.10" is 10 and 2).
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
@@ -167,14 +167,14 @@ cdef inline bint is_text(const Value* value, const char* text, Py_ssize_t size) 
 
 
 cdef inline int read_id(const Value* value, uint64_t* out) noexcept nogil:
-    """An integer of at most 64 bits."""
+    """An integer below 2**63: databases have no larger ones, and no exchange has."""
     cdef uint64_t total = 0, digit
     cdef Py_ssize_t i
-    if value.type != VALUE_INTEGER or value.size > 20:
+    if value.type != VALUE_INTEGER or value.size > 19:
         return STATUS_MALFORMED
     for i in range(value.size):
         digit = <uint64_t>(value.at[i] - c"0")
-        if total > (<uint64_t>0xFFFFFFFFFFFFFFFF - digit) // 10:
+        if total > (<uint64_t>INT64_MAX - digit) // 10:
             return STATUS_MALFORMED
         total = total * 10 + digit
     out[0] = total

@@ -81,7 +81,7 @@ _DECIMAL: Final = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _PLAIN: Final = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _DECIMAL_MAX: Final = 64
 _SCALE_MAX: Final = 18
-_ID_MAX: Final = 2**64 - 1
+_ID_MAX: Final = 2**63 - 1
 _NS_MAX: Final = 2**63 - 1
 
 
@@ -164,11 +164,11 @@ class _Members(dict[str, Any]):
 
 
 class _NoInteger(str):
-    """A number that is no integer from 0 to 2**64 - 1: valid JSON, and no value that any event has."""
+    """A number that is no integer from 0 to 2**63 - 1: valid JSON, and no value that any event has."""
 
 
 def _whole(text: str) -> int | _NoInteger:
-    if text.startswith("-") or len(text) > 20 or int(text) > _ID_MAX:
+    if text.startswith("-") or len(text) > 19 or int(text) > _ID_MAX:
         return _NoInteger(text)
     return int(text)
 
@@ -249,7 +249,7 @@ def _quote(payload: _Members, symbol: str) -> bytes:
 def _id(payload: _Members, key: str) -> int:
     value = payload.need(key)
     if type(value) is not int:
-        raise _Malformed(f"has no integer from 0 to 2**64 - 1 in {key!r}")
+        raise _Malformed(f"has no integer from 0 to 2**63 - 1 in {key!r}")
     return value
 
 
