@@ -218,6 +218,7 @@ class SymbolOracle:
         begun: list[Out] = []
         if self.last is None:
             begun = self.begin(first, now)
+            self.anew = False
         elif self.anew and last > self.last:
             self.anew = False
             if not self.held:
