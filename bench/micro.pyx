@@ -193,6 +193,8 @@ cdef class Trades:
         cdef int64_t start, end, unix = now_ns(), time = unix // 1_000_000
         cdef uint64_t journaled = self.ingest.journal.next_seq
         cdef int index, wrong = 0
+        # Before a symbol's first trade the journal says that it begins there.
+        cdef int begun = self.symbols if self.made == 0 else 0
         for index in range(TRADES):
             self.sizes[index] = snprintf(
                 self.bytes + index * TRADE_BYTES, TRADE_BYTES,
@@ -210,7 +212,7 @@ cdef class Trades:
                 wrong += self.ingest.on_message(
                     self.bytes + index * TRADE_BYTES, self.sizes[index], unix, start) != DECODED_EVENT
             end = thread_ns()
-        journaled = self.ingest.journal.next_seq - journaled
+        journaled = self.ingest.journal.next_seq - journaled - begun
         if wrong or journaled != TRADES:
             raise ValueError(f"of {TRADES} trades {wrong} were not decoded and {journaled} were journaled")
         return (end - start) / <double>TRADES

@@ -83,6 +83,7 @@ _DECIMAL_MAX: Final = 64
 _SCALE_MAX: Final = 18
 _ID_MAX: Final = 2**63 - 1
 _NS_MAX: Final = 2**63 - 1
+_MANTISSA_MAX: Final = 2**64 - 1
 
 
 def can_carry(symbol: str) -> bool:
@@ -293,4 +294,4 @@ def _fits(plain: str, exact: bool) -> bool:
     whole, _, fraction = plain.partition(".")
     if len(plain) > _DECIMAL_MAX:
         return False
-    return not exact or (len(fraction) <= _SCALE_MAX and int(whole + fraction) <= _ID_MAX)
+    return not exact or (len(fraction) <= _SCALE_MAX and int(whole + fraction) <= _MANTISSA_MAX)
