@@ -53,6 +53,26 @@ class SymbolLimitError(TradebackError):
     """All 65,535 stream ids are given; ids are never given twice."""
 
 
+class AccountError(TradebackError):
+    """A user, a password, a pattern or a watchlist cannot be as asked for."""
+
+
+class WatchlistFullError(AccountError):
+    """A watchlist has all the symbols that it may have."""
+
+
+class TokenError(TradebackError):
+    """A session token does not let in."""
+
+
+class ForgedTokenError(TokenError):
+    """It is no token, or was not signed with our secret."""
+
+
+class ExpiredTokenError(TokenError):
+    """It was ours, and its time is over."""
+
+
 class ServerRefusedError(TradebackError):
     """A Trade-Back server refused the connection, and would again: the client must change something."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 MINUTE_NS = 60_000_000_000
@@ -156,3 +158,41 @@ class EnigmaLevel(NamedTuple):
         low = Decimal(repr(self.atl))
         way = Decimal(repr(self.ath)) - low
         return {share: float(low + way * Decimal(share) / 100) for share in FIBONACCI}
+
+
+EVERY_SYMBOL = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Someone who can log in. `symbol_patterns`: the symbols that they may watch. `created_at` in unix seconds."""
+
+    id: int
+    username: str
+    is_active: bool
+    symbol_patterns: tuple[str, ...]
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A login. `token_hash` is the SHA-256 of its token, 32 bytes; times are unix seconds.
+
+    `expires_at` moves with `Accounts.renew`; the token has an end of its own that does not.
+    """
+
+    token_hash: bytes
+    user_id: int
+    ip_address: str
+    user_agent: str
+    created_at: int
+    expires_at: int
+    last_activity: int
+
+
+def symbol_allowed(patterns: Iterable[str], symbol: str) -> bool:
+    """Whether one of the patterns fits the symbol: `*` stands for any text, `?` for one character.
+
+    REST and WebSocket ask this alike. No pattern allows nothing; users have `*` unless told otherwise.
+    """
+    return any(fnmatchcase(symbol, pattern) for pattern in patterns)

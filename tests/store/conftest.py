@@ -9,11 +9,13 @@ from typing import Protocol
 import pytest
 
 from tradeback.config import Config, load_config
-from tradeback.store.base import Catalog, History
+from tradeback.store.accounts import open_accounts
+from tradeback.store.base import Accounts, Catalog, History
 from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
 
 OpenCatalog = Callable[[], Catalog]
+OpenAccounts = Callable[[], Accounts]
 
 
 class OpenHistory(Protocol):
@@ -49,6 +51,26 @@ def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenC
 @pytest.fixture
 def catalog(open_again: OpenCatalog) -> Catalog:
     return open_again()
+
+
+@pytest.fixture(params=["sqlite"])
+def open_accounts_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenAccounts]:
+    """Opens one and the same accounts, as often as it is called; all are closed at the end."""
+    config = {"sqlite": sqlite_config}[request.param](tmp_path)
+    opened: list[Accounts] = []
+
+    def open_one() -> Accounts:
+        opened.append(open_accounts(config))
+        return opened[-1]
+
+    yield open_one
+    for accounts in opened:
+        accounts.close()
+
+
+@pytest.fixture
+def accounts(open_accounts_again: OpenAccounts) -> Accounts:
+    return open_accounts_again()
 
 
 @pytest.fixture(params=["sqlite"])

@@ -9,6 +9,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -19,7 +20,8 @@ from tests.store.test_catalog import BTC, DOT, ETH, listing
 from tradeback.config import Config
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.store import sqlite
-from tradeback.store.catalog import SCHEMA_VERSION, SqlCatalog, metadata, open_catalog
+from tradeback.store.accounts import metadata, open_accounts
+from tradeback.store.catalog import SCHEMA_VERSION, SqlCatalog, open_catalog
 from tradeback.store.migrations import alembic_config
 
 
@@ -55,6 +57,24 @@ def test_the_tables_are_what_the_migrations_make(config: Config) -> None:
     with closing(open_catalog(config)) as catalog, catalog.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     assert ScriptDirectory.from_config(alembic_config()).get_current_head() == SCHEMA_VERSION
+
+
+def test_a_catalog_of_the_first_version_is_brought_up_to_date_with_what_is_in_it(
+    config: Config, path: Path
+) -> None:
+    engine = sqlite.sqlite_engine(path)
+    with engine.connect().execution_options(begin="IMMEDIATE") as connection, connection.begin():
+        command.upgrade(alembic_config(connection), "0001_symbolsmap")
+        row = "INSERT INTO symbolsmap (symbol, is_active, stream_id) VALUES ('OLDUSDT', 1, 7)"
+        connection.exec_driver_sql(row)
+        connection.exec_driver_sql("UPDATE stream_id_mark SET last_stream_id = 7")
+    engine.dispose()
+    with closing(open_accounts(config)) as accounts:
+        accounts.add_user("someone", "hash")
+    with closing(open_catalog(config)) as catalog:
+        assert [(symbol.name, symbol.stream_id) for symbol in catalog.symbols()] == [("OLDUSDT", 7)]
+        catalog.sync_symbols([BTC])
+        assert catalog.symbols()[-1].stream_id == 8
 
 
 def test_amounts_are_kept_exactly(config: Config, path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tradeback.model import Bar, EnigmaLevel, Gap, Symbol, SymbolInfo, Tick
+from tradeback.model import EVERY_SYMBOL, Bar, EnigmaLevel, Gap, Session, Symbol, SymbolInfo, Tick, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +159,118 @@ class History(Protocol):
 
     def close(self) -> None:
         """Close the connections; the history cannot be used afterwards."""
+        ...
+
+
+class Accounts(Protocol):
+    """Users, sessions, watchlists and failed logins. Times are unix seconds; a `now` of None is the clock's.
+
+    Safe from several threads and processes. Every method may block on I/O: none is for the event server's loop.
+    Only hashes of passwords and tokens are kept. User names are lower case, whatever case is asked for.
+
+    Errors: AccountError where what is asked for cannot be or there is no such user; DataFolderError as the catalog's.
+    """
+
+    def add_user(
+        self,
+        username: str,
+        password_hash: str,
+        patterns: Sequence[str] = EVERY_SYMBOL,
+        *,
+        now: float | None = None,
+    ) -> User:
+        """A new user, active."""
+        ...
+
+    def users(self) -> list[User]:
+        """All users in the order in which they were added."""
+        ...
+
+    def user(self, username: str) -> tuple[User, str] | None:
+        """A user, active or not, and the hash of the password."""
+        ...
+
+    def user_by_id(self, user_id: int) -> User | None:
+        """A user, active or not."""
+        ...
+
+    def set_password(self, user_id: int, password_hash: str) -> int:
+        """Change it and end the user's sessions; returns how many."""
+        ...
+
+    def set_active(self, user_id: int, active: bool) -> int:
+        """Enable a user, or disable them and end their sessions; returns how many."""
+        ...
+
+    def set_patterns(self, user_id: int, patterns: Sequence[str]) -> None:
+        """Which symbols the user may watch, see `symbol_allowed`; at least one pattern."""
+        ...
+
+    def add_session(self, session: Session) -> None:
+        """A login. AccountError where the user was disabled meanwhile."""
+        ...
+
+    def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
+        """None where there is none, or it has ended or expired."""
+        ...
+
+    def active_sessions(self, *, now: float | None = None) -> list[Session]:
+        """All that have neither ended nor expired, in the order of the logins."""
+        ...
+
+    def renew(self, token_hash: bytes, expires_at: int, *, now: float | None = None) -> bool:
+        """The session was used, and goes on until `expires_at`. False where there is none any more."""
+        ...
+
+    def end_session(self, token_hash: bytes) -> bool:
+        """Log out. False where there was nothing to end."""
+        ...
+
+    def end_sessions(self, user_id: int) -> int:
+        """Log out everywhere; returns how many sessions ended."""
+        ...
+
+    def expire(self, now: float | None = None) -> int:
+        """Delete what has expired; returns how many sessions that were."""
+        ...
+
+    def watchlist(self, user_id: int) -> list[str]:
+        """The user's symbols in the order in which they are shown."""
+        ...
+
+    def watch(self, user_id: int, symbol: str) -> list[str]:
+        """Add a symbol at the end; returns the list. Twice is no error. WatchlistFullError at 100."""
+        ...
+
+    def unwatch(self, user_id: int, symbol: str) -> list[str]:
+        """Take a symbol off; returns the list. Twice is no error."""
+        ...
+
+    def set_watchlist(self, user_id: int, symbols: Sequence[str]) -> list[str]:
+        """Replace the list, in this order; returns it. A symbol twice counts once."""
+        ...
+
+    def watched(self) -> set[str]:
+        """The symbols of all watchlists of active users."""
+        ...
+
+    def login_wait(self, username: str, address: str, now: float) -> float:
+        """Seconds until someone may try to log in again, 0.0 or less: now. The same whether or not there is such a
+        user. Ask before the password is looked at."""
+        ...
+
+    def login_failed(self, username: str, address: str, now: float) -> None:
+        """Count a failure: waits grow per user and per address."""
+        ...
+
+    def login_succeeded(self, username: str, address: str) -> None:
+        """Forgive the user's failures."""
+        ...
+
+    def version(self) -> int:
+        """A number that rises with every change of users, sessions or watchlists, by whatever process."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections; the accounts cannot be used afterwards."""
         ...

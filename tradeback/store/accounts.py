@@ -1,0 +1,517 @@
+"""Users, sessions, watchlists and failed logins, in the catalog's database (`catalog.py` opens it).
+
+Every change begins with a write to `accounts_mark`: from there to its end a transaction is the only one that changes
+accounts, and the number there tells others that something did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    Engine,
+    Integer,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from tradeback.config import Config
+from tradeback.errors import AccountError, WatchlistFullError
+from tradeback.model import EVERY_SYMBOL, Session, User
+from tradeback.store.catalog import metadata, open_catalog
+from tradeback.store.sqlite import plain_errors
+
+MAX_WATCHED = 100
+MAX_USERNAME = 64
+MAX_PATTERNS = 100
+MAX_SYMBOL_BYTES = 50
+MAX_USER_AGENT = 1024  # characters that are kept of it
+MAX_ADDRESS = 45
+
+# Failed logins: so many are free, then each wait is twice the one before. An address may be that of many people.
+FREE_FAILURES_OF_USER = 3
+FREE_FAILURES_OF_ADDRESS = 20
+LONGEST_LOGIN_WAIT_S = 300.0
+FAILURES_KEPT_S = 3600
+MAX_FAILURE_ROWS = 10_000
+
+
+class Moment(TypeDecorator[int]):
+    """A TIMESTAMP in UTC; in Python unix seconds."""
+
+    impl = TIMESTAMP
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
+        return None if value is None else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
+        return None if value is None else int(value.replace(tzinfo=UTC).timestamp())
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("username", String(MAX_USERNAME), nullable=False, unique=True),
+    Column("password_hash", String(255), nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("symbol_patterns", Text, nullable=False),
+    Column("created_at", Moment),
+    sqlite_autoincrement=True,
+)
+
+# `session_id` is that of the specification. A user's list is under `user:ID`, so that each login finds it.
+market_watch = Table(
+    "market_watch",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("session_id", String(255), nullable=False),
+    Column("user_id", Integer, index=True),
+    Column("symbol", String(MAX_SYMBOL_BYTES), nullable=False),
+    Column("display_order", Integer),
+    Column("created_at", Moment),
+    UniqueConstraint("session_id", "symbol", name="unique_session_symbol"),
+)
+
+# `session_token` is the token's SHA-256 in hexadecimal digits, never the token.
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("session_token", String(255), nullable=False, unique=True),
+    Column("user_id", String(255), index=True),
+    Column("ip_address", String(MAX_ADDRESS)),
+    Column("user_agent", Text),
+    Column("is_active", Boolean),
+    Column("last_activity", Moment),
+    Column("created_at", Moment),
+    Column("expires_at", Moment, index=True),
+)
+
+# `subject` is a SHA-256: people type their password where the name belongs.
+login_failures = Table(
+    "login_failures",
+    metadata,
+    Column("subject", String(64), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),
+)
+
+accounts_mark = Table(
+    "accounts_mark",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+_USER = (users.c.id, users.c.username, users.c.is_active, users.c.symbol_patterns, users.c.created_at)
+_SESSION = (
+    user_sessions.c.session_token,
+    user_sessions.c.user_id,
+    user_sessions.c.ip_address,
+    user_sessions.c.user_agent,
+    user_sessions.c.created_at,
+    user_sessions.c.expires_at,
+    user_sessions.c.last_activity,
+)
+
+
+class SqlAccounts:
+    """The `Accounts` in one SQL database. `open_accounts` makes it; `place` names the database in messages."""
+
+    def __init__(self, engine: Engine, place: str) -> None:
+        self.engine = engine
+        self.place = place
+
+    def add_user(
+        self,
+        username: str,
+        password_hash: str,
+        patterns: Sequence[str] = EVERY_SYMBOL,
+        *,
+        now: float | None = None,
+    ) -> User:
+        name, allowed = _new_username(username), _new_patterns(patterns)
+        created = _seconds(now)
+        with self._change() as connection:
+            if connection.execute(select(users.c.id).where(users.c.username == name)).first():
+                raise AccountError(f"There is a user {name} already: choose another name")
+            values = {
+                "username": name,
+                "password_hash": password_hash,
+                "is_active": True,
+                "symbol_patterns": ",".join(allowed),
+                "created_at": created,
+            }
+            key = connection.execute(insert(users).values(values)).inserted_primary_key
+            if key is None:
+                raise AccountError(f"The database {self.place} gave the user {name} no id: it cannot be used")
+        return User(int(key[0]), name, True, allowed, created)
+
+    def users(self) -> list[User]:
+        with self._read() as connection:
+            return [_user(row) for row in connection.execute(select(*_USER).order_by(users.c.id))]
+
+    def user(self, username: str) -> tuple[User, str] | None:
+        found = select(*_USER, users.c.password_hash).where(users.c.username == username.lower())
+        with self._read() as connection:
+            row = connection.execute(found).first()
+        return None if row is None else (_user(row[:-1]), row[-1])
+
+    def user_by_id(self, user_id: int) -> User | None:
+        with self._read() as connection:
+            row = connection.execute(select(*_USER).where(users.c.id == user_id)).first()
+        return None if row is None else _user(row)
+
+    def set_password(self, user_id: int, password_hash: str) -> int:
+        return self._set(user_id, {"password_hash": password_hash}, ends_sessions=True)
+
+    def set_active(self, user_id: int, active: bool) -> int:
+        return self._set(user_id, {"is_active": active}, ends_sessions=not active)
+
+    def set_patterns(self, user_id: int, patterns: Sequence[str]) -> None:
+        self._set(user_id, {"symbol_patterns": ",".join(_new_patterns(patterns))}, ends_sessions=False)
+
+    def add_session(self, session: Session) -> None:
+        with self._change() as connection:
+            active = select(users.c.id).where(users.c.id == session.user_id, users.c.is_active.is_(True))
+            if connection.execute(active).first() is None:
+                raise AccountError(
+                    f"The user {session.user_id} is not there or is disabled: nobody logs in as them"
+                )
+            values = {
+                "session_token": session.token_hash.hex(),
+                "user_id": str(session.user_id),
+                "ip_address": session.ip_address[:MAX_ADDRESS],
+                "user_agent": session.user_agent[:MAX_USER_AGENT],
+                "is_active": True,
+                "created_at": session.created_at,
+                "expires_at": session.expires_at,
+                "last_activity": session.last_activity,
+            }
+            connection.execute(insert(user_sessions).values(values))
+
+    def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
+        with self._read() as connection:
+            row = connection.execute(
+                _active(_seconds(now)).where(user_sessions.c.session_token == token_hash.hex())
+            ).first()
+        return None if row is None else _session(row)
+
+    def active_sessions(self, *, now: float | None = None) -> list[Session]:
+        with self._read() as connection:
+            return [
+                _session(row)
+                for row in connection.execute(_active(_seconds(now)).order_by(user_sessions.c.id))
+            ]
+
+    def renew(self, token_hash: bytes, expires_at: int, *, now: float | None = None) -> bool:
+        seconds = _seconds(now)
+        statement = (
+            update(user_sessions)
+            .where(
+                user_sessions.c.session_token == token_hash.hex(),
+                user_sessions.c.is_active.is_(True),
+                user_sessions.c.expires_at > seconds,
+            )
+            .values(expires_at=expires_at, last_activity=seconds)
+        )
+        with self._change() as connection:
+            return connection.execute(statement).rowcount > 0
+
+    def end_session(self, token_hash: bytes) -> bool:
+        with self._change() as connection:
+            return _end(connection, user_sessions.c.session_token == token_hash.hex()) > 0
+
+    def end_sessions(self, user_id: int) -> int:
+        with self._change() as connection:
+            return _end(connection, user_sessions.c.user_id == str(user_id))
+
+    def expire(self, now: float | None = None) -> int:
+        with self._change() as connection:
+            done = connection.execute(
+                delete(user_sessions).where(user_sessions.c.expires_at <= _seconds(now))
+            )
+            return done.rowcount
+
+    def watchlist(self, user_id: int) -> list[str]:
+        with self._read() as connection:
+            return _watchlist(connection, user_id)
+
+    def watch(self, user_id: int, symbol: str) -> list[str]:
+        _check_symbol(symbol)
+        with self._change() as connection:
+            _check_user(connection, user_id)
+            listed = _watchlist(connection, user_id)
+            if symbol in listed:
+                return listed
+            if len(listed) >= MAX_WATCHED:
+                raise _full(symbol)
+            last = func.coalesce(func.max(market_watch.c.display_order), -1)
+            order = connection.execute(select(last).where(market_watch.c.user_id == user_id)).scalar_one() + 1
+            connection.execute(
+                insert(market_watch).values(_watched_row(user_id, symbol, order, _seconds(None)))
+            )
+            return [*listed, symbol]
+
+    def unwatch(self, user_id: int, symbol: str) -> list[str]:
+        with self._change() as connection:
+            connection.execute(
+                delete(market_watch).where(market_watch.c.user_id == user_id, market_watch.c.symbol == symbol)
+            )
+            return _watchlist(connection, user_id)
+
+    def set_watchlist(self, user_id: int, symbols: Sequence[str]) -> list[str]:
+        listed = list(dict.fromkeys(symbols))
+        for symbol in listed:
+            _check_symbol(symbol)
+        if len(listed) > MAX_WATCHED:
+            raise _full(listed[MAX_WATCHED])
+        with self._change() as connection:
+            _check_user(connection, user_id)
+            connection.execute(delete(market_watch).where(market_watch.c.user_id == user_id))
+            now = _seconds(None)
+            rows = [_watched_row(user_id, symbol, order, now) for order, symbol in enumerate(listed)]
+            if rows:
+                connection.execute(insert(market_watch), rows)
+        return listed
+
+    def watched(self) -> set[str]:
+        statement = (
+            select(market_watch.c.symbol)
+            .join(users, users.c.id == market_watch.c.user_id)
+            .where(users.c.is_active.is_(True))
+            .distinct()
+        )
+        with self._read() as connection:
+            return set(connection.execute(statement).scalars())
+
+    def login_wait(self, username: str, address: str, now: float) -> float:
+        waits = [0.0]
+        with self._read() as connection:
+            for subject, free in _subjects(username, address):
+                failures, failed_at = _failures(connection, subject, now)
+                if failures >= free:
+                    wait = min(2.0 ** min(failures - free, 30), LONGEST_LOGIN_WAIT_S)
+                    # A clock that was set back makes nobody wait for longer.
+                    waits.append(min(failed_at + wait - now, wait))
+        return max(waits)
+
+    def login_failed(self, username: str, address: str, now: float) -> None:
+        with self._change(seen=False) as connection:
+            for subject, _ in _subjects(username, address):
+                failures, _ = _failures(connection, subject, now)
+                connection.execute(delete(login_failures).where(login_failures.c.subject == subject))
+                connection.execute(
+                    insert(login_failures).values(subject=subject, failures=failures + 1, failed_at=int(now))
+                )
+            _bound_failures(connection, now)
+
+    def login_succeeded(self, username: str, address: str) -> None:
+        """Forgives the user's failures, and as many of the address: not those with other names from there, which
+        someone with an account could otherwise wipe out."""
+        (user, _), (place, _) = _subjects(username, address)
+        own = select(login_failures.c.failures).where(login_failures.c.subject == user)
+        with self._read() as connection:
+            if connection.execute(own).first() is None:
+                return
+        with self._change(seen=False) as connection:
+            forgiven = connection.execute(own).scalar() or 0
+            connection.execute(delete(login_failures).where(login_failures.c.subject == user))
+            at_place = login_failures.c.subject == place
+            connection.execute(
+                update(login_failures).where(at_place).values(failures=login_failures.c.failures - forgiven)
+            )
+            connection.execute(delete(login_failures).where(at_place, login_failures.c.failures <= 0))
+
+    def version(self) -> int:
+        with self._read() as connection:
+            return int(connection.execute(select(accounts_mark.c.version)).scalar_one())
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with plain_errors(self.place), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _change(self, *, seen: bool = True) -> Iterator[Connection]:
+        """A transaction that changes accounts; `seen`: what `version` tells of."""
+        with plain_errors(self.place), self.engine.begin() as connection:
+            connection.execute(update(accounts_mark).values(version=accounts_mark.c.version + int(seen)))
+            yield connection
+
+    def _set(self, user_id: int, values: dict[str, Any], *, ends_sessions: bool) -> int:
+        with self._change() as connection:
+            _check_user(connection, user_id)
+            connection.execute(update(users).where(users.c.id == user_id).values(values))
+            return _end(connection, user_sessions.c.user_id == str(user_id)) if ends_sessions else 0
+
+
+def open_accounts(config: Config, *, create: bool = True) -> SqlAccounts:
+    """The accounts of the configured exchange, in its catalog: see `open_catalog`, whose errors are the same."""
+    catalog = open_catalog(config, create=create)
+    return SqlAccounts(catalog.engine, catalog.place)
+
+
+def _seconds(now: float | None) -> int:
+    return int(time.time() if now is None else now)
+
+
+def _user(row: Sequence[Any]) -> User:
+    user_id, username, is_active, patterns, created_at = row
+    return User(user_id, username, is_active, tuple(patterns.split(",")), created_at)
+
+
+def _session(row: Sequence[Any]) -> Session:
+    token, user_id, *rest = row
+    return Session(bytes.fromhex(token), int(user_id), *rest)
+
+
+def _active(now: int) -> Any:
+    return select(*_SESSION).where(user_sessions.c.is_active.is_(True), user_sessions.c.expires_at > now)
+
+
+def _end(connection: Connection, condition: Any) -> int:
+    ended = (
+        update(user_sessions).where(condition, user_sessions.c.is_active.is_(True)).values(is_active=False)
+    )
+    return connection.execute(ended).rowcount
+
+
+def _watchlist(connection: Connection, user_id: int) -> list[str]:
+    listed = select(market_watch.c.symbol).where(market_watch.c.user_id == user_id)
+    return list(
+        connection.execute(listed.order_by(market_watch.c.display_order, market_watch.c.id)).scalars()
+    )
+
+
+def _watched_row(user_id: int, symbol: str, order: int, now: int) -> dict[str, Any]:
+    return {
+        "session_id": f"user:{user_id}",
+        "user_id": user_id,
+        "symbol": symbol,
+        "display_order": order,
+        "created_at": now,
+    }
+
+
+def _check_user(connection: Connection, user_id: int) -> None:
+    if connection.execute(select(users.c.id).where(users.c.id == user_id)).first() is None:
+        raise AccountError(f"There is no user {user_id}: `tradeback user list` names them")
+
+
+def _full(symbol: str) -> WatchlistFullError:
+    return WatchlistFullError(
+        f"{symbol} is one too many: a watchlist has at most {MAX_WATCHED} symbols, take one off first"
+    )
+
+
+def _check_symbol(symbol: str) -> None:
+    if not symbol.isprintable() or not 0 < len(symbol.encode()) <= MAX_SYMBOL_BYTES:
+        raise AccountError(
+            f"{symbol[:60]!r} is no name of a symbol: give 1 to {MAX_SYMBOL_BYTES} bytes of text"
+        )
+
+
+def _new_username(username: str) -> str:
+    # Lower case, for databases differ in whether they tell A from a.
+    name = username.lower()
+    known = name.isascii() and all(letter.isalnum() or letter in "._@+-" for letter in name)
+    if not known or not 0 < len(name) <= MAX_USERNAME or name.startswith("-"):
+        raise AccountError(
+            f"{username[:80]!r} is no name for a user: take 1 to {MAX_USERNAME} letters, digits or . _ @ + -, "
+            "the first of them no -"
+        )
+    return name
+
+
+def _new_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    allowed = tuple(dict.fromkeys(pattern.upper() for pattern in patterns))
+    for pattern in allowed:
+        if (
+            not pattern.isprintable()
+            or set(pattern) & set(" ,[]")
+            or not 0 < len(pattern.encode()) <= MAX_SYMBOL_BYTES
+        ):
+            raise AccountError(
+                f"{pattern[:60]!r} is no pattern of symbols: take one such as BTCUSDT, *USDT or * (any text; ? is any "
+                "one character)"
+            )
+    if not 0 < len(allowed) <= MAX_PATTERNS:
+        raise AccountError(
+            f"{len(allowed)} patterns were given: a user has 1 to {MAX_PATTERNS}, * allows every symbol"
+        )
+    return allowed
+
+
+def _subjects(username: str, address: str) -> tuple[tuple[str, int], tuple[str, int]]:
+    """What failures are counted under, and how many are free: the user, whether there is one or not, and the
+    address."""
+    user = hashlib.sha256(b"user\0" + username.lower().encode("utf-8", "surrogatepass")).hexdigest()
+    place = hashlib.sha256(b"address\0" + _network(address).encode("utf-8", "surrogatepass")).hexdigest()
+    return (user, FREE_FAILURES_OF_USER), (place, FREE_FAILURES_OF_ADDRESS)
+
+
+def _network(address: str) -> str:
+    """The address, of IPv6 its /64: that is what one person has."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if parsed.version == 4:
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
+
+
+def _failures(connection: Connection, subject: str, now: float) -> tuple[int, float]:
+    """How often it failed, and when last; none where that is long ago."""
+    found = select(login_failures.c.failures, login_failures.c.failed_at).where(
+        login_failures.c.subject == subject
+    )
+    row = connection.execute(found).first()
+    if row is None or row.failed_at + FAILURES_KEPT_S <= now:
+        return 0, 0.0
+    return row.failures, row.failed_at
+
+
+def _bound_failures(connection: Connection, now: float) -> None:
+    """Drop what is forgotten, then the fewest failures first: a flood of names made up pushes out itself alone."""
+    count = select(func.count()).select_from(login_failures)
+    if connection.execute(count).scalar_one() <= MAX_FAILURE_ROWS:
+        return
+    connection.execute(delete(login_failures).where(login_failures.c.failed_at <= int(now) - FAILURES_KEPT_S))
+    excess = connection.execute(count).scalar_one() - MAX_FAILURE_ROWS
+    if excess > 0:
+        order = (login_failures.c.failures, login_failures.c.failed_at)
+        least = (
+            connection.execute(select(login_failures.c.subject).order_by(*order).limit(excess))
+            .scalars()
+            .all()
+        )
+        connection.execute(delete(login_failures).where(login_failures.c.subject.in_(least)))
