@@ -35,7 +35,8 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    with SimProcess("--symbols", str(SYMBOLS), "--rate", str(RATE), "--weight-limit", "1000000") as sim:
+    patient = ("--weight-limit", "1000000", "--max-attempts", "1000000")
+    with SimProcess("--symbols", str(SYMBOLS), "--rate", str(RATE), *patient) as sim:
         symbols = sorted(sim.get("/sim/ledger"))
         carried = {"EXCHANGE_SYMBOLS": ",".join(symbols), "JOURNAL_SEGMENT_BYTES": "256KiB"}
         server = ServerProcess(tmp_path, sim, **carried)
