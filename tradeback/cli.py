@@ -17,7 +17,7 @@ from tradeback.errors import TradebackError
 COMMANDS = {
     "up": (
         "tradeback.commands.up:up",
-        "Run everything on this machine: server, recorder, and the simulated exchange where no other is there.",
+        "Run everything on this machine: server, recorder, API, and the simulated exchange where no other is there.",
     ),
     "server": (
         "tradeback.commands.server:server",
@@ -26,6 +26,10 @@ COMMANDS = {
     "recorder": (
         "tradeback.commands.recorder:recorder",
         "Run the recorder: it stores what the server journals, makes bars of it, and fetches what is missing.",
+    ),
+    "api": (
+        "tradeback.commands.api:api",
+        "Run the REST interface: symbols, prices, bars, TradingView, health and metrics.",
     ),
     "sim": (
         "tradeback.commands.sim:sim_command",

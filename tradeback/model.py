@@ -93,6 +93,21 @@ class Tick(NamedTuple):
     flags: int
 
 
+class Price(NamedTuple):
+    """The current price of a symbol. `price` is the last trade's; bid and ask are None where none is known.
+
+    `volume` is the base volume of the UTC day that `now` was in when it was read. `ts_event` is the last trade's
+    time, `ts_recv` when a trade or a quote last arrived, both unix ns.
+    """
+
+    price: float
+    bid: float | None
+    ask: float | None
+    volume: float
+    ts_event: int
+    ts_recv: int
+
+
 class Bar(NamedTuple):
     """Open, high, low, close, volume and number of trades of an interval that opens at `open_time`, unix ns.
 

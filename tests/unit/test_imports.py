@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.exchange": FIRST,
     "tradeback.exchange.sim.command": {"tradeback.exchange", *FIRST},
     "tradeback.store": FIRST,
+    "tradeback.store.cache_local": {"tradeback._fast.tablefile", "tradeback.store.base", *FIRST},
     "tradeback.store.stats": {"tradeback.errors"},
     "tradeback.client": {"tradeback._fast.record", "tradeback.errors"},
     "tradeback.recovery": {"tradeback._fast", "tradeback.model"},
@@ -50,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
         "tradeback.store.base",
         *FIRST,
     },
+    "tradeback.api": {"tradeback.store.base", "tradeback.store.stats", *FIRST},
     # The composition roots put the rest together.
     "tradeback.server.app": {"tradeback"},
     "tradeback.recorder.app": {"tradeback"},

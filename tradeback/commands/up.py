@@ -97,7 +97,7 @@ def up(
     speed: float,
     exit_at_end: bool,
 ) -> None:
-    """Run everything on this machine: server, recorder, and the simulated exchange where no other is there."""
+    """Run everything on this machine: server, recorder, API, and the simulated exchange where no other is there."""
     if exit_at_end and replay is None:
         raise click.UsageError("--exit-at-end has no end to wait for: give --replay with it")
     set_up_logging(config.log)
@@ -193,22 +193,32 @@ async def _run(
         )
         at_end = ["--exit-at-end"] if exit_at_end else []
         recorder = Child("recorder", ["recorder", *at_end, *options], shared)
+        api = Child(
+            "api",
+            ["api", *options],
+            {**shared, "SERVER_HOST": config.server.host, "SERVER_PORT": str(config.server.port)},
+        )
         # The recorder ends last: it stores what the server journaled to its end.
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(server.stop)
+        stack.push_async_callback(api.stop)
         addresses = await server.start()
         # Clients reconnect to the same address after a restart, also where any free port was asked for.
         server.environment["WS_PORT"] = str(urlsplit(addresses["websocket"]).port)
         click.echo(f"WebSocket: {addresses['websocket']}")
         click.echo(f"Health: {addresses['health']}")
         await recorder.start()
+        api.environment["WS_PORT"] = server.environment["WS_PORT"]
+        rest = (await api.start())["rest"]
+        api.environment["SERVER_PORT"] = str(urlsplit(rest).port)
+        click.echo(f"REST: {rest}/api/v1/symbols")
         click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
         if exit_at_end and sim is not None:
             played = [symbol for symbol in exchange.symbols if symbol in sim.symbols]
             await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
-            await _unless_it_fails(sim, keep_all_running([server, recorder]))
+            await _unless_it_fails(sim, keep_all_running([server, recorder, api]))
 
 
 async def _unless_it_fails(sim: Sim | None, work: Coroutine[None, None, None]) -> None:

@@ -7,7 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tradeback.model import EVERY_SYMBOL, Bar, EnigmaLevel, Gap, Session, Symbol, SymbolInfo, Tick, User
+from tradeback.model import (
+    EVERY_SYMBOL,
+    Bar,
+    EnigmaLevel,
+    Gap,
+    Price,
+    Session,
+    Symbol,
+    SymbolInfo,
+    Tick,
+    User,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,4 +284,18 @@ class Accounts(Protocol):
 
     def close(self) -> None:
         """Close the connections; the accounts cannot be used afterwards."""
+
+
+class Prices(Protocol):
+    """The current prices, by stream id. An object may be used from several threads.
+
+    Errors: DataFolderError where the prices cannot be read; StaleRowError where one symbol's cannot.
+    """
+
+    def price(self, stream_id: int, now_ns: int) -> Price | None:
+        """The current price; None where the symbol was never traded or is not carried."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is mapped; prices cannot be read afterwards."""
         ...

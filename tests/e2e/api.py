@@ -1,0 +1,113 @@
+"""A real `tradeback api`, and requests to it, byte by byte where it matters."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.e2e.running import SIM_EXCHANGE, STOP_TIMEOUT
+
+ANSWER_S = 30
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers by lower-case name, body."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class ApiProcess:
+    """`tradeback api` on a free port, on the data folder of a simulated exchange."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.log = folder / "api.log"
+        reader, writer = os.pipe()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tradeback", "api", f"--ready-fd={writer}"],
+                stderr=log,
+                pass_fds=(writer,),
+                env={
+                    **os.environ,
+                    **SIM_EXCHANGE,
+                    "SERVER_HOST": "127.0.0.1",
+                    "SERVER_PORT": "0",
+                    "DATA_DIR": str(folder),
+                    **environment,
+                },
+            )
+        os.close(writer)
+        with os.fdopen(reader) as pipe:
+            line = pipe.readline()
+        if not line:
+            raise AssertionError(f"the API ended with {self.process.wait()}: {self.log.read_text()[-4000:]}")
+        self.address: str = json.loads(line)["rest"]
+        self.port = urllib.parse.urlsplit(self.address).port or 0
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        """One request on a connection of its own; `_` in a header's name stands for `-`."""
+        return ask(self.port, path, method, body, **headers)
+
+    def get(self, path: str) -> Any:
+        """The JSON of a GET that must succeed."""
+        answer = self.ask(path)
+        assert answer.status == 200, answer
+        return answer.json
+
+    def raw(self, request: bytes) -> bytes:
+        """All bytes that are answered to these until the connection is closed."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=ANSWER_S) as connection:
+            connection.sendall(request)
+            parts = []
+            while part := connection.recv(65536):
+                parts.append(part)
+            return b"".join(parts)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return self.process.wait(STOP_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(STOP_TIMEOUT)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+
+def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+    """One request to a port of this machine."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
+    try:
+        connection.request(
+            method, path, body, {name.replace("_", "-"): text for name, text in headers.items()}
+        )
+        response = connection.getresponse()
+        told = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, told, response.read())
+    finally:
+        connection.close()

@@ -1,0 +1,81 @@
+"""What every answer has in common: the one shape of errors, JSON bytes, entity tags."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import orjson
+from falcon import HTTPError, Request, Response
+
+JSON = "application/json"
+NO_STORE = "no-store"
+UDF_PREFIXES = ("/api/v1/tradingview/", "/udf/")
+
+
+class Refused(HTTPError):
+    """An answer that is an error: `code` is for programs, the message for people; `parameter` names the culprit."""
+
+    def __init__(
+        self, status: int, error_code: str, message: str, *, parameter: str | None = None, **more: Any
+    ) -> None:
+        super().__init__(status, title=error_code, description=message, headers=more.pop("headers", None))
+        self.error_code = error_code
+        self.more = {**({"parameter": parameter} if parameter else {}), **more}
+
+
+def write_json(response: Response, content: object, *, cache: str = NO_STORE) -> None:
+    """JSON as the body."""
+    write_bytes(response, orjson.dumps(content), cache=cache)
+
+
+def write_bytes(response: Response, body: bytes, *, cache: str = NO_STORE, kind: str = JSON) -> None:
+    """A body that is ready."""
+    response.data = body
+    response.content_type = kind
+    response.set_header("Cache-Control", cache)
+
+
+def write_tagged(
+    request: Request, response: Response, body: bytes, *, cache: str, tag: str | None = None
+) -> None:
+    """A body with its entity tag, or 304 without it where the client has the same."""
+    tag = tag or entity_tag(body)
+    write_bytes(response, body, cache=cache)
+    response.set_header("ETag", tag)
+    wanted = request.get_header("If-None-Match")
+    if wanted is not None and any(one.strip().removeprefix("W/") in (tag, "*") for one in wanted.split(",")):
+        response.status = 304
+        response.data = None
+
+
+def entity_tag(body: bytes) -> str:
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def write_error(request: Request, response: Response, error: HTTPError) -> None:
+    """The one shape of errors; under TradingView's paths its own, which its adapter reads whatever the status is."""
+    message = error.description or error.title or "refused"
+    code = getattr(error, "error_code", None) or _CODES.get(error.status_code, "refused")
+    if not isinstance(error, Refused):
+        message = _MESSAGES.get(error.status_code, message)
+    if request.path.startswith(UDF_PREFIXES):
+        content: dict[str, Any] = {"s": "error", "errmsg": message}
+    else:
+        content = {"error": {"code": code, "message": message, **getattr(error, "more", {})}}
+    write_json(response, content)
+
+
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    411: "length_required",
+    413: "too_large",
+    415: "bad_media_type",
+    500: "internal",
+}
+_MESSAGES = {
+    404: "There is nothing at this path; /api/v1/openapi.json lists what there is.",
+    405: "This path does not take this method; the header Allow names those that it takes.",
+}

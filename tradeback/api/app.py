@@ -1,0 +1,75 @@
+"""`create_app`: the whole table of routes, what every request goes through, and what becomes of failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+import structlog
+from falcon import App, Request, Response
+from prometheus_client import CollectorRegistry
+
+from tradeback.api.answers import Refused, write_error
+from tradeback.api.bars import BarsResource, EnigmaResource
+from tradeback.api.health import Components, HealthResource, WebSocketResource
+from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
+from tradeback.api.middleware import Cors, Measured, Secured
+from tradeback.api.stores import Stores, Unavailable
+from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
+from tradeback.config import Config
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(config: Config, stores: Stores) -> App[Request, Response]:
+    """The application. Its caller closes the stores."""
+    registry = CollectorRegistry()
+    book = SymbolBook(stores)
+    features = config.features
+    health = HealthResource(Components(book, stores), stores)
+    # In this order. Who is asking will be found out last, after CORS and the limits: authentication is one more.
+    middleware: list[Any] = [Measured(Requests(registry)), Cors(config.server.cors), Secured()]
+    app = App(middleware=middleware, independent_middleware=True)
+    registry.register(MappedCounters(stores))
+    app.set_error_serializer(write_error)
+    app.add_error_handler(Exception, _answer_500)
+    app.add_error_handler(Unavailable, _answer_503)
+    routes: list[tuple[str, Any, str | None]] = [
+        ("/api/v1/symbols", SymbolsResource(book), None),
+        ("/api/v1/symbols/{symbol}", SymbolResource(book), None),
+        ("/api/v1/symbols/{symbol}/price", PriceResource(book, stores), None),
+        ("/api/v1/symbols/{symbol}/bars", BarsResource(book, stores, features), None),
+        ("/api/v1/symbols/{symbol}/enigma", EnigmaResource(book, stores, features), None),
+        ("/api/v1/health", health, None),
+        ("/api/v1/health/ready", health, "ready"),
+        ("/api/v1/health/detailed", health, "detailed"),
+        ("/api/v1/metrics", MetricsResource(registry), None),
+        ("/api/v1/ws", WebSocketResource(config.server.ws_port), None),
+    ]
+    for path, resource, suffix in routes:
+        ending = f"_{suffix}" if suffix else ""
+        # HEAD is GET whose body Falcon leaves out.
+        setattr(resource, f"on_head{ending}", getattr(resource, f"on_get{ending}"))
+        app.add_route(path, resource, suffix=suffix)
+    return app
+
+
+def _answer_503(request: Request, response: Response, error: Exception, _: dict[str, Any]) -> None:
+    component = error.component if isinstance(error, Unavailable) else "store"
+    log.warning("a component cannot be read", component=component, reason=str(error))
+    raise Refused(
+        503,
+        "unavailable",
+        f"The {component} cannot be read at the moment; the log of the API says why. Try again later.",
+        component=component,
+        headers={"Retry-After": "5"},
+    )
+
+
+def _answer_500(request: Request, response: Response, error: Exception, _: dict[str, Any]) -> None:
+    if isinstance(error, falcon.HTTPError | falcon.HTTPStatus):
+        raise error
+    log.error("a request failed", request=request.context.id, path=request.path, exc_info=error)
+    raise Refused(
+        500, "internal", f"This request failed, and should not have; the log has it as {request.context.id}."
+    )

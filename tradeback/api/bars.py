@@ -1,0 +1,110 @@
+"""Bars and Enigma levels."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import orjson
+from falcon import Request, Response
+
+from tradeback.api import params
+from tradeback.api.answers import NO_STORE, Refused, write_bytes, write_json, write_tagged
+from tradeback.api.params import SECOND_NS
+from tradeback.api.stores import Stores
+from tradeback.api.symbols import MS_NS, SymbolBook
+from tradeback.config import FeaturesConfig
+from tradeback.model import RESOLUTIONS, Bar
+
+DEFAULT_BARS = 300
+MAX_BARS = 5_000
+LAST_TIME = params.MAX_SECONDS * SECOND_NS
+# A closed bar still changes where a trade that was missed is repaired: it is kept for a minute, then asked after.
+CLOSED = "public, max-age=60"
+
+
+def switched_off(feature: str) -> Refused:
+    """The refusal of what a setting has switched off."""
+    return Refused(404, "switched_off", f"{feature} is false: the operator has switched this off.")
+
+
+def as_json(bar: Bar) -> dict[str, Any]:
+    """A bar as answers have it; its time in unix seconds."""
+    return {
+        "time": bar.open_time // SECOND_NS,
+        "open": bar.open,
+        "high": bar.high,
+        "low": bar.low,
+        "close": bar.close,
+        "volume": bar.volume,
+    }
+
+
+class BarsResource:
+    """`GET /symbols/{symbol}/bars`."""
+
+    def __init__(self, book: SymbolBook, stores: Stores, features: FeaturesConfig) -> None:
+        self._book = book
+        self._stores = stores
+        self._features = features
+
+    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+        given = params.query(request, ("resolution", "from", "to", "limit"))
+        resolution = params.resolution(given)
+        start = params.seconds(given, "from")
+        end = params.seconds(given, "to")
+        limit = params.integer(given, "limit", 1, MAX_BARS)
+        if start is not None and end is not None and start >= end:
+            raise params.bad("from", "it must lie before `to`")
+        if not self._features.aggregation_enabled:
+            raise switched_off("FEATURE_AGGREGATION_ENABLED")
+        known = self._book.symbol(symbol)
+        count = limit or (DEFAULT_BARS if start is None else MAX_BARS)
+        now_ns = time.time_ns()
+        with self._stores.history.use() as history:
+            bars = history.bars(
+                known.stream_id, resolution, start or 0, LAST_TIME if end is None else end, count + 1
+            )
+        body = orjson.dumps(
+            {
+                "symbol": symbol,
+                "resolution": resolution,
+                "bars": list(map(as_json, bars[-count:])),
+                "truncated": start is not None and len(bars) > count,
+            }
+        )
+        if end is not None and end <= now_ns - now_ns % RESOLUTIONS[resolution]:
+            write_tagged(request, response, body, cache=CLOSED)
+        else:
+            write_bytes(response, body, cache=NO_STORE)
+
+
+class EnigmaResource:
+    """`GET /symbols/{symbol}/enigma`."""
+
+    def __init__(self, book: SymbolBook, stores: Stores, features: FeaturesConfig) -> None:
+        self._book = book
+        self._stores = stores
+        self._features = features
+
+    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+        params.query(request, ())
+        if not self._features.enigma_enabled:
+            raise switched_off("FEATURE_ENIGMA_ENABLED")
+        known = self._book.symbol(symbol)
+        with self._stores.history.use() as history:
+            level = history.enigma(known.stream_id)
+        if level is None:
+            raise Refused(404, "no_level", f"No trade of {symbol} is stored yet, so it has no level.")
+        write_json(
+            response,
+            {
+                "symbol": symbol,
+                "level": level.level,
+                "ath": level.ath,
+                "atl": level.atl,
+                "current_price": level.price,
+                "fib_levels": level.fib_levels,
+                "timestamp": level.ts_event // MS_NS,
+            },
+        )

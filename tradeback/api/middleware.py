@@ -1,0 +1,106 @@
+"""What happens to every request and answer: ids, limits of bodies, security headers, CORS, and its measurement."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from falcon import Request, Response
+
+from tradeback.api.answers import Refused
+from tradeback.api.metrics import Requests
+from tradeback.config import CorsConfig
+
+MAX_BODY_BYTES = 64 * 1024
+PREFLIGHT_AGE_S = 600
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+)
+
+
+class Measured:
+    """Gives each request an id and counts it by its route, never by its path: paths are without number."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def process_request(self, request: Request, response: Response) -> None:
+        request.context.began = time.perf_counter()
+        request.context.id = secrets.token_hex(8)
+        response.set_header("X-Request-Id", request.context.id)
+
+    def process_response(
+        self, request: Request, response: Response, resource: object, succeeded: bool
+    ) -> None:
+        route = request.uri_template or "none"
+        self._requests.count(
+            route, request.method, response.status_code, time.perf_counter() - request.context.began
+        )
+
+
+class Secured:
+    """Security headers on every answer, and no body longer than MAX_BODY_BYTES or of a length that is not told."""
+
+    def process_request(self, request: Request, response: Response) -> None:
+        response.set_headers(SECURITY_HEADERS)
+        if request.get_header("Transfer-Encoding") is not None:
+            raise Refused(
+                411,
+                "length_required",
+                "Send a body with its Content-Length.",
+                headers={"Connection": "close"},
+            )
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise Refused(
+                413,
+                "too_large",
+                f"A body may have {MAX_BODY_BYTES} bytes, not {request.content_length}.",
+                headers={"Connection": "close"},
+            )
+
+
+class Cors:
+    """Tells browsers which pages of other origins may read answers, as `server.cors` says."""
+
+    def __init__(self, config: CorsConfig) -> None:
+        self._config = config
+        self._methods = ", ".join(config.allowed_methods)
+        self._headers = ", ".join(config.allowed_headers)
+        self._exposed = ", ".join(config.expose_headers)
+
+    def process_request(self, request: Request, response: Response) -> None:
+        response.append_header("Vary", "Origin")
+        origin = request.get_header("Origin")
+        if origin is None or not self._allows(origin, request):
+            return
+        response.set_header("Access-Control-Allow-Origin", "*" if self._for_all else origin)
+        if self._config.allow_credentials:
+            response.set_header("Access-Control-Allow-Credentials", "true")
+        if self._exposed:
+            response.set_header("Access-Control-Expose-Headers", self._exposed)
+
+    def process_response(self, request: Request, response: Response, resource: Any, succeeded: bool) -> None:
+        asked = request.method == "OPTIONS" and request.get_header("Access-Control-Request-Method")
+        if asked and succeeded and response.get_header("Access-Control-Allow-Origin"):
+            response.set_header("Access-Control-Allow-Methods", self._methods)
+            response.set_header("Access-Control-Allow-Headers", self._headers)
+            response.set_header("Access-Control-Max-Age", str(PREFLIGHT_AGE_S))
+
+    @property
+    def _for_all(self) -> bool:
+        return "*" in self._config.allowed_origins
+
+    def _allows(self, origin: str, request: Request) -> bool:
+        if self._for_all or origin in self._config.allowed_origins:
+            return True
+        try:
+            parts = urlsplit(origin)
+            return parts.scheme in {"http", "https"} and parts.hostname == request.host.lower()
+        except ValueError:
+            return False

@@ -1,0 +1,70 @@
+"""Parameters of a query, read strictly: what is wrong is answered 400 with the parameter's name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from falcon import Request
+
+from tradeback.api.answers import Refused
+from tradeback.model import RESOLUTIONS
+
+MAX_FIELDS = 20
+MAX_SECONDS = 9_000_000_000  # as ns it still is an int64
+SECOND_NS = 1_000_000_000
+
+
+def bad(name: str, message: str) -> Refused:
+    """The refusal of one parameter."""
+    return Refused(400, "bad_parameter", f"{name}: {message}", parameter=name)
+
+
+def query(request: Request, known: Collection[str], *, strict: bool = True) -> dict[str, str]:
+    """The parameters of a request by name. Refused where one is unknown (with `strict`), twice there, or no UTF-8."""
+    if not request.query_string:
+        return {}
+    try:
+        pairs = parse_qsl(
+            request.query_string, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS
+        )
+    except ValueError as error:
+        raise bad("query", f"it is no list of name=value in UTF-8, at most {MAX_FIELDS} of them") from error
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            if strict:
+                shown = name[:50]
+                raise bad(shown, f"there is no such parameter here, only {', '.join(known) or 'none'}")
+            continue
+        if name in found:
+            raise bad(name, "it may be given once")
+        if "\0" in value:
+            raise bad(name, "it may not hold a NUL")
+        found[name] = value
+    return found
+
+
+def integer(given: dict[str, str], name: str, low: int, high: int) -> int | None:
+    """An integer from `low` to `high`; None where it is not given."""
+    text = given.get(name)
+    if text is None:
+        return None
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20) or not low <= int(text) <= high:
+        raise bad(name, f"give an integer from {low} to {high}, not {text[:50]!r}")
+    return int(text)
+
+
+def seconds(given: dict[str, str], name: str) -> int | None:
+    """A time in unix seconds, as ns; None where it is not given."""
+    value = integer(given, name, 0, MAX_SECONDS)
+    return None if value is None else value * SECOND_NS
+
+
+def resolution(given: dict[str, str], default: str = "1m") -> str:
+    """One of RESOLUTIONS."""
+    text = given.get("resolution", default)
+    if text not in RESOLUTIONS:
+        raise bad("resolution", f"give one of {', '.join(RESOLUTIONS)}, not {text[:50]!r}")
+    return text

@@ -1,0 +1,89 @@
+"""The stores that answers come from, opened when they are first needed and again where their file was replaced.
+
+A store that cannot be opened or read makes `Unavailable`, which is answered 503 with the component's name; what was in
+the way may be gone at the next request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from tradeback.errors import DataFolderError, TradebackError
+from tradeback.store.base import Catalog, History, Prices
+from tradeback.store.stats import Reading
+
+
+class Closable(Protocol):
+    """What a store can do at least."""
+
+    def close(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=Closable)
+
+
+class Unavailable(TradebackError):
+    """A store cannot be read. `component` is its name, the message is for the operator's log alone."""
+
+    def __init__(self, component: str, message: str) -> None:
+        super().__init__(message)
+        self.component = component
+
+
+class Store(Generic[Kind]):
+    """One store: its name, the file that it is in, and how it is opened. May be used from several threads."""
+
+    def __init__(self, name: str, path: Path, open_it: Callable[[], Kind]) -> None:
+        self.name = name
+        self.path = path
+        self._open = open_it
+        self._lock = threading.Lock()
+        self._opened: Kind | None = None
+        self._file: tuple[int, int] | None = None
+
+    @contextmanager
+    def use(self) -> Iterator[Kind]:
+        """The store, for as long as the block lasts. DataFolderError within it becomes `Unavailable`."""
+        try:
+            yield self._current()
+        except DataFolderError as error:
+            raise Unavailable(self.name, str(error)) from error
+
+    def _current(self) -> Kind:
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise DataFolderError(f"{self.path}: {error.strerror}; start what makes it") from error
+        file = status.st_dev, status.st_ino
+        with self._lock:
+            if self._opened is None or self._file != file:
+                # What was opened before is not closed: another thread may be reading it. Its last user frees it.
+                self._opened = self._open()
+                self._file = file
+            return self._opened
+
+    def close(self) -> None:
+        """Close it, where it is open."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """All that the API reads. `counters` gives the mapped counters of every process that ran here, by its name."""
+
+    catalog: Store[Catalog]
+    history: Store[History]
+    prices: Store[Prices]
+    counters: Callable[[], Mapping[str, Reading]]
+
+    def close(self) -> None:
+        for store in (self.catalog, self.history, self.prices):
+            store.close()

@@ -1,0 +1,174 @@
+"""The symbols, and the current price of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from falcon import Request, Response
+
+from tradeback.api import params
+from tradeback.api.answers import Refused, entity_tag, write_json, write_tagged
+from tradeback.api.stores import Stores
+from tradeback.errors import StaleRowError
+from tradeback.model import Price, Symbol
+
+CACHE = "public, max-age=5"
+LOOK_AGAIN_S = 0.5
+MS_NS = 1_000_000
+MAX_QUERY = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The catalog as it was read: all symbols by name, and the list of the active ones as bytes with their tag."""
+
+    by_name: dict[str, Symbol]
+    active: tuple[Symbol, ...]
+    body: bytes
+    tag: str
+
+
+class SymbolBook:
+    """The catalog's symbols, read again when its file changed; looked after at most every LOOK_AGAIN_S."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._lock = threading.Lock()
+        self._listing: Listing | None = None
+        self._seen: tuple[int, int, int] | None = None
+        self._look_at = 0.0
+
+    def listing(self) -> Listing:
+        """What the catalog holds. `Unavailable` where it cannot be read."""
+        now = time.monotonic()
+        listing = self._listing
+        if listing is not None and now < self._look_at:
+            return listing
+        with self._lock, self._stores.catalog.use() as catalog:
+            status = self._stores.catalog.path.stat()
+            seen = status.st_ino, status.st_mtime_ns, status.st_size
+            listing = self._listing
+            if listing is None or seen != self._seen:
+                listing = _listing(catalog.symbols())
+                self._seen = seen
+            self._look_at = now + LOOK_AGAIN_S
+            self._listing = listing
+            return listing
+
+    def symbol(self, name: str) -> Symbol:
+        """The symbol of this name, active or not; refused with 404 where there is none."""
+        symbol = self.listing().by_name.get(name)
+        if symbol is None:
+            raise Refused(
+                404, "unknown_symbol", f"{name[:MAX_QUERY]} is no symbol; /api/v1/symbols lists them."
+            )
+        return symbol
+
+    def search(self, text: str) -> list[Symbol]:
+        """The active symbols whose name or currencies hold this text, in any case; the nearest first."""
+        wanted = text.upper()
+        found = [symbol for symbol in self.listing().active if wanted in symbol.name.upper()]
+        return sorted(
+            found,
+            key=lambda symbol: (
+                symbol.name != wanted,
+                symbol.info.base_currency != wanted,
+                not symbol.name.startswith(wanted),
+                symbol.name,
+            ),
+        )
+
+
+def _listing(symbols: list[Symbol]) -> Listing:
+    active = tuple(symbol for symbol in symbols if symbol.info.is_active)
+    body = orjson.dumps([describe(symbol) for symbol in active])
+    return Listing({symbol.name: symbol for symbol in symbols}, active, body, entity_tag(body))
+
+
+def describe(symbol: Symbol) -> dict[str, Any]:
+    """A symbol as answers have it; `id` is its id in the WebSocket's frames."""
+    info = symbol.info
+    return {
+        "id": symbol.stream_id,
+        "symbol": info.symbol,
+        "name": f"{info.base_currency}/{info.quote_currency}",
+        "base_currency": info.base_currency,
+        "quote_currency": info.quote_currency,
+        "is_active": info.is_active,
+        "price_precision": info.price_precision,
+        "quantity_precision": info.quantity_precision,
+    }
+
+
+def current_price(stores: Stores, symbol: Symbol, now_ns: int) -> Price | None:
+    """The price of a symbol, or None where it has none yet. `Unavailable` where prices cannot be read."""
+    with stores.prices.use() as prices:
+        try:
+            return prices.price(symbol.stream_id, now_ns)
+        except StaleRowError:
+            # Its row is rebuilt when the server starts again.
+            return None
+
+
+class SymbolsResource:
+    """`GET /symbols`."""
+
+    def __init__(self, book: SymbolBook) -> None:
+        self._book = book
+
+    def on_get(self, request: Request, response: Response) -> None:
+        given = params.query(request, ("q",))
+        text = given.get("q", "")
+        if len(text) > MAX_QUERY:
+            raise params.bad("q", f"give at most {MAX_QUERY} characters")
+        listing = self._book.listing()
+        if text:
+            found = self._book.search(text)
+            response.set_header("X-Total-Count", str(len(found)))
+            write_tagged(request, response, orjson.dumps(list(map(describe, found))), cache=CACHE)
+        else:
+            response.set_header("X-Total-Count", str(len(listing.active)))
+            write_tagged(request, response, listing.body, cache=CACHE, tag=listing.tag)
+
+
+class SymbolResource:
+    """`GET /symbols/{symbol}`."""
+
+    def __init__(self, book: SymbolBook) -> None:
+        self._book = book
+
+    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+        params.query(request, ())
+        write_tagged(request, response, orjson.dumps(describe(self._book.symbol(symbol))), cache=CACHE)
+
+
+class PriceResource:
+    """`GET /symbols/{symbol}/price`."""
+
+    def __init__(self, book: SymbolBook, stores: Stores) -> None:
+        self._book = book
+        self._stores = stores
+
+    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+        params.query(request, ())
+        known = self._book.symbol(symbol)
+        now_ns = time.time_ns()
+        price = current_price(self._stores, known, now_ns)
+        if price is None:
+            raise Refused(404, "no_price", f"No trade of {symbol} has arrived yet; subscribe to it, or wait.")
+        write_json(
+            response,
+            {
+                "symbol": symbol,
+                "price": price.price,
+                "bid": price.bid,
+                "ask": price.ask,
+                "volume": price.volume,
+                "timestamp": price.ts_event // MS_NS,
+                "stale_ms": max(0, now_ns - price.ts_recv) // MS_NS,
+            },
+        )

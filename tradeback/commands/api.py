@@ -1,0 +1,83 @@
+"""`tradeback api`: the REST interface under gunicorn."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import click
+import structlog
+
+from tradeback.api.app import create_app
+from tradeback.api.gunicorn_conf import Gunicorn
+from tradeback.api.stores import Store, Stores
+from tradeback.commands.lifeline import tell_ready
+from tradeback.commands.options import with_config
+from tradeback.commands.stored import decided
+from tradeback.config import Config, notices
+from tradeback.errors import ConfigError
+from tradeback.log import set_up_logging
+from tradeback.store.base import Catalog, History, Prices
+from tradeback.store.cache_local import TABLE_FILE, open_prices
+from tradeback.store.catalog import CATALOG_FILE, open_catalog
+from tradeback.store.history_sqlite import HISTORY_FILE, open_history
+from tradeback.store.stats import read_all
+
+BACKLOG = 1_024
+
+log = structlog.get_logger(__name__)
+
+
+@click.command("api")
+@click.option("--port", type=int, help="Port of the REST interface; 0 is any free one  [SERVER_PORT]")
+@click.option("--ready-fd", type=int, hidden=True)
+@with_config(flags={"port": "server.port"})
+def api(config: Config, ready_fd: int | None) -> None:
+    """Run the REST interface: symbols, prices, bars, TradingView, health and metrics."""
+    set_up_logging(config.log)
+    for notice in notices(config):
+        log.warning(notice)
+    config = decided(config)
+    listener = _listen(config)
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def ready() -> None:
+        log.info("api ready", rest=address)
+        tell_ready(ready_fd, {"rest": address})
+
+    seconds = config.server.read_timeout + config.server.write_timeout
+    Gunicorn(listener, lambda: create_app(config, stores_of(config)), ready, seconds).run()
+
+
+def stores_of(config: Config) -> Stores:
+    """The stores of the configured exchange, none of them opened yet."""
+    folder = config.data.of(config.exchange.name)
+
+    def catalog() -> Catalog:
+        return open_catalog(config, create=False)
+
+    def history() -> History:
+        return open_history(config, write=False)
+
+    def prices() -> Prices:
+        return open_prices(config)
+
+    return Stores(
+        Store("catalog", folder / CATALOG_FILE, catalog),
+        Store("history", folder / HISTORY_FILE, history),
+        Store("prices", folder / TABLE_FILE, prices),
+        lambda: read_all(folder / "stats"),
+    )
+
+
+def _listen(config: Config) -> socket.socket:
+    host, port = config.server.host, config.server.port
+    try:
+        family: Any = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"the API cannot listen on {host}, port {port}: {error.strerror or error}; stop what listens there, or "
+            "choose another address (SERVER_HOST, SERVER_PORT)"
+        ) from error

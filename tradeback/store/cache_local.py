@@ -1,0 +1,54 @@
+"""The current prices of this machine: the event server's table, a mapped file that costs a memory read."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from tradeback._fast.tablefile import TableReader
+from tradeback.config import Config
+from tradeback.errors import ConfigError
+from tradeback.model import Price
+
+TABLE_FILE = "table"
+DAY_NS = 86_400_000_000_000
+
+
+class LocalPrices:
+    """The `Prices` of the mapped table. `open_prices` makes it.
+
+    It reads the file that it was opened with: whoever finds another at its place opens it again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._reader = TableReader.open(str(path))
+        self._lock = threading.Lock()
+
+    def price(self, stream_id: int, now_ns: int) -> Price | None:
+        with self._lock:
+            row = self._reader.read(stream_id)
+        if row is None or row.last_id is None:
+            return None
+        today = row.day == now_ns // DAY_NS
+        return Price(
+            row.price,
+            row.bid or None,
+            row.ask or None,
+            row.day_volume if today else 0.0,
+            row.ts_event,
+            max(row.ts_recv, row.quote_ts_recv),
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            self._reader.close()
+
+
+def open_prices(config: Config) -> LocalPrices:
+    """The prices of the configured exchange, which must be decided (`Config.with_exchange`).
+
+    DataFolderError where no server made a table yet, or it is foreign or of another version.
+    """
+    if config.exchange.name == "auto":
+        raise ConfigError("exchange.name is auto: a table is that of one exchange, name binance or sim")
+    return LocalPrices(config.data.of(config.exchange.name) / TABLE_FILE)
