@@ -41,6 +41,7 @@ COMMANDS = {
         "Fetch bars of the past from the exchange, into the history.",
     ),
     "symbols": ("tradeback.commands.symbols:symbols", "The catalog of symbols and their stream ids."),
+    "user": ("tradeback.commands.user:user", "The users who can log in: add, list, disable and so on."),
     "record": (
         "tradeback.commands.record:record",
         "Record the exchange's streams into FILE (.jsonl, or .jsonl.gz), for `tradeback sim --replay`.",

@@ -33,7 +33,7 @@ def password_is(password_hash: str | None, password: str) -> bool:
     fitting = secret if len(secret) <= MOST_BYTES else b""
     try:
         same = _HASHER.verify(password_hash or _nobodys_hash(), fitting)
-    except (Argon2Error, InvalidHashError):
+    except (Argon2Error, InvalidHashError, UnicodeEncodeError):  # the last: a stored text that is no ASCII
         return False
     return same and password_hash is not None and fitting == secret
 

@@ -119,6 +119,21 @@ class WebSocketConfig(Section):
         return self
 
 
+class SessionConfig(Section):
+    """Logins."""
+
+    env_prefix: ClassVar[str] = "SESSION_"
+    secret: SecretStr = setting(
+        "", "signs the tokens, 32 characters or more; empty: the first start makes one in the data folder"
+    )
+    lifetime: Span = setting("30d", "age at which a session ends, used or not")
+    idle: Span = setting("7d", "time without use after which a session ends")
+    renewal: Span = setting("5m", "least time between two notes that a session is used")
+    cookie_secure: bool = setting(
+        True, "whether browsers send the cookie by HTTPS only; false for plain HTTP on loopback"
+    )
+
+
 class ExchangeConfig(Section):
     """Where market data comes from."""
 
@@ -302,6 +317,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     websocket: WebSocketConfig = WebSocketConfig()
     exchange: ExchangeConfig = ExchangeConfig()
+    session: SessionConfig = SessionConfig()
     journal: JournalConfig = JournalConfig()
     history: HistoryConfig = HistoryConfig()
     recorder: RecorderConfig = RecorderConfig()
