@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 import pytest
 
-from tests.e2e.handmade import ServerConnection, exchange, trade
+from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, until
+from tests.e2e.on_loop import run
 from tests.e2e.running import ServerProcess, SimProcess
 from tradeback.log import REPEATS
 
@@ -73,3 +79,61 @@ def test_a_flood_leaves_a_short_log(tmp_path: Path, kind: str) -> None:
     ]
     # Of each event so many in 10 s; a slow machine needs several times as long.
     assert len(warnings) <= REPEATS * 10
+
+
+UNUSUAL = 40_000
+
+
+@pytest.mark.parametrize("kind", ["valid", "text", "event", "error"])
+@pytest.mark.timeout(120)
+def test_the_slow_path_takes_its_turns_and_loses_no_event(tmp_path: Path, kind: str) -> None:
+    """Thousands of messages lie ready to be read at once."""
+
+    def message(number: int) -> bytes:
+        if kind != "valid" and number % 100:
+            return RUBBISH[kind](number).encode()
+        # So spelt, only the slow path reads it.
+        return trade(number).replace(b'"s":"B', rb'"s":"\u0042')
+
+    flood = b"".join(
+        struct.pack(">BBH", 129, 126, len(text)) + text
+        for number in range(1, UNUSUAL + 1)
+        for text in [message(number).ljust(126)]
+    )
+    sending = threading.Event()
+
+    async def behave(connection: ServerConnection) -> None:
+        request = orjson.loads(await connection.recv())
+        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+        if request["params"] == ["btcusdt@trade"]:
+            sock = connection.transport.get_extra_info("socket")
+            with socket.socket(fileno=os.dup(sock.fileno())) as other:
+                other.setblocking(True)
+
+                def send() -> None:
+                    sending.set()
+                    other.sendall(flood)
+
+                await asyncio.to_thread(send)
+        await connection.wait_closed()
+
+    async def scenario() -> None:
+        async with exchange(behave) as url, feeds_on(tmp_path, url, mute_limit="60s") as (feeds, ingest):
+            await until(sending.is_set)
+            time.sleep(0.5)  # the loop stands still, and the kernel's buffers fill
+            wanted = UNUSUAL if kind == "valid" else UNUSUAL // 100
+            taken = most = 0
+            while taken < wanted:
+                await asyncio.sleep(0)
+                now = ingest.stats.value("messages_trade")
+                taken, most = now, max(most, now - taken)
+            if kind == "valid":
+                assert ingest.stats.value("unusual") == UNUSUAL
+                assert most < UNUSUAL / 20
+                # The journal of this test may have no room for all. One record says where the symbol begins.
+                records = ingest.stats.value("journal_records") + ingest.stats.value("journal_unwritten")
+                assert records == UNUSUAL + 1
+            assert ingest.stats.value("feed_dropped") == 0
+            assert [feed.connects for feed in feeds] == [1, 1, 1]
+
+    run(scenario())

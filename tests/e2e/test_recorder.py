@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import itertools
 import os
 import random
 import re
 import subprocess
 import sys
+import threading
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import (
     SIM_EXCHANGE,
     RecorderProcess,
@@ -232,3 +237,68 @@ def test_what_retention_took_from_a_recorder_that_was_away_comes_from_the_exchan
             recorder.await_stored(repaired=True)
             check_all(sim.get, tmp_path)
             assert recorder.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_the_uptime_goes_by_no_clock_that_jumps(tmp_path: Path) -> None:
+    with (
+        FakeClock(tmp_path) as clock,
+        SimProcess("--paused") as sim,
+        ServerProcess(tmp_path, sim, **CARRIED, **clock.environment) as server,
+        RecorderProcess(tmp_path, sim, **CARRIED, **clock.environment) as recorder,
+    ):
+        for ahead in (-86_400, 86_400):
+            clock.jump(ahead)
+            for process in (server, recorder):
+                assert 0 <= process.control(type="status")["uptime"] < 3_600
+        clock.jump(0)
+        assert (recorder.stop(), server.stop()) == (0, 0)
+
+
+@pytest.mark.timeout(180)
+def test_nothing_is_fetched_before_the_exchange_told_its_limits(tmp_path: Path) -> None:
+    """It is slow with its list; meanwhile a backfill that was begun waits, for its requests have a weight."""
+    asked: list[str] = []
+    told = threading.Event()
+    fetched = threading.Event()
+
+    class Slow(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = urllib.parse.urlsplit(self.path).path.rpartition("/")[2]
+            asked.append(path)
+            if path == "exchangeInfo":
+                told.wait(60)
+            else:
+                fetched.set()
+            with urllib.request.urlopen(sim.rest_endpoint + self.path) as answer:
+                body = answer.read()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Quietly."""
+
+    with (
+        SimProcess("--symbols", "3", "--paused") as sim,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow,
+    ):
+        thread = threading.Thread(target=slow.serve_forever)
+        thread.start()
+        try:
+            with ServerProcess(tmp_path, sim, **CARRIED) as server:
+                assert server.stop() == 0  # it leaves a catalog
+            rest = {"EXCHANGE_REST_ENDPOINT": f"http://127.0.0.1:{slow.server_port}"}
+            with RecorderProcess(tmp_path, sim, **CARRIED, **rest) as recorder:
+                job = {"symbols": ["BTCUSDT"], "resolutions": ["1d"], "days": 3}
+                assert len(recorder.control(type="backfill", **job)["jobs"]) == 1
+                assert not fetched.wait(2.0)
+                told.set()
+                assert fetched.wait(60)
+                assert asked[0] == "exchangeInfo"
+                assert recorder.stop() == 0
+        finally:
+            told.set()
+            slow.shutdown()
+            thread.join()

@@ -51,11 +51,13 @@ def test_an_empty_history_has_nothing(history: History, reader: History) -> None
         assert (each.places(), each.covered(), each.gaps(), each.jobs()) == ({}, {}, [], [])
         assert each.extremes(1) is None
         assert each.enigma(1) is None
+        assert each.newest_tick(1) == 0
 
 
 def test_ticks_come_by_time_and_id_from_start_to_before_end(history: History, reader: History) -> None:
     ticks = [tick(5, 300), tick(4, 300), tick(9, 100), tick(6, 301), tick(1, 300, stream_id=2)]
     history.write(HistoryBatch(ticks=ticks))
+    assert [reader.newest_tick(stream_id) for stream_id in (1, 2, 3)] == [301, 300, 0]
     assert [(each.ts_event, each.trade_id) for each in reader.ticks(1, 100, 301)] == [
         (100, 9),
         (300, 4),

@@ -15,7 +15,7 @@ from tradeback._fast.record import FLAGS, REASONS
 from tradeback._fast.stats import Stats
 from tradeback.config import HistoryConfig
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Gap
-from tradeback.recorder import history_sink
+from tradeback.recorder import history_sink, sinks
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.sinks import Sink, drop_other_cursors, journal_end
@@ -308,3 +308,53 @@ def test_without_aggregation_there_are_no_bars(
         await_stored(sink, tmp_path)
     assert len(list(history.ticks(1, 0, FOR_EVER))) == 10
     assert history.bars(1, "1m", 0, FOR_EVER) == []
+
+
+def test_bars_that_are_made_again_have_the_trades_of_the_time_without(
+    tmp_path: Path, writer: JournalWriter, history: SqliteHistory
+) -> None:
+    append(writer, range(1, 11))
+    sink = sink_of(tmp_path, history, bars=False)
+    with running(sink):
+        await_stored(sink, tmp_path)
+    append(writer, range(11, 21))
+    sink = sink_of(tmp_path, history)
+    with running(sink):
+        await_stored(sink, tmp_path)
+    (bar,) = history.bars(1, "1m", 0, FOR_EVER)
+    assert (bar.open_time, bar.open, bar.close, bar.trade_count) == (DAY, 1 / 4, 20 / 4, 20)
+
+
+def test_a_history_made_anew_reads_no_repair_before_what_was_journaled_before_it(
+    tmp_path: Path,
+    writer: JournalWriter,
+    repairs: JournalWriter,
+    history: SqliteHistory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sinks, "READ_RECORDS", 8)
+    append(writer, range(1, 21))
+    for missing in (21, 23):
+        writer.append_gap(
+            stream_id=1, first_id=missing, last_id=missing, ts_event=DAY, reason=REASONS["lost"]
+        )
+    append(writer, range(22, 25, 2))
+    # One record for the ids 21 and 23 of an aggTrade; which they are tell the trades around.
+    repairs.append_trade(
+        stream_id=1,
+        price=5.0,
+        qty=0.2,
+        trade_id=23,
+        trade_count=2,
+        ts_event=DAY + 23,
+        flags=FLAGS["repair"] | FLAGS["aggregate"] | FLAGS["sparse"],
+    )
+    sink = sink_of(tmp_path, history)
+    with running(sink):
+        await_stored(sink, tmp_path)
+    assert history.gaps() == []
+    ticks = list(history.ticks(1, 0, FOR_EVER))
+    assert [tick.trade_id for tick in ticks] == [*range(1, 21), 22, 23, 24]
+    assert sum(tick.trade_count for tick in ticks) == 24
+    (bar,) = history.bars(1, "1m", 0, FOR_EVER)
+    assert (bar.volume, bar.trade_count) == (2.4, 24)

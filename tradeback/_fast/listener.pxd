@@ -69,8 +69,14 @@ cdef class FeedListener(WSListener):
     cdef object _on_unusual
     cdef object _on_malformed
     cdef object _after_reads
+    cdef object _on_waiting
+    cdef WSTransport _transport         # None before it is connected and once it is lost
+    cdef object _waiting                # deque of (Decoded, message)
+    cdef int64_t _spent_ns              # on the slow path, of the messages of this read
     cdef bytearray _parts               # of a message in several frames; None: there is none
     cdef public bint abandoned
     cdef readonly int64_t last_frame_ns
     cdef readonly int64_t last_market_ns
+
+    cdef int _take_slowly(self, int decoded, bytes message) except -1
 

@@ -59,6 +59,7 @@ class FeedListener(WSListener):
     abandoned: bool
     last_frame_ns: int
     last_market_ns: int
+    waiting: int
     def __init__(
         self,
         ingest: Ingest,
@@ -67,4 +68,7 @@ class FeedListener(WSListener):
         on_unusual: Callable[[bytes], bytes | None],
         on_malformed: Callable[[bytes], None],
         after_reads: Callable[[], None] | None,
+        on_waiting: Callable[[], None],
     ) -> None: ...
+    def work_off(self) -> bool: ...
+    def drop_waiting(self) -> None: ...

@@ -10,6 +10,7 @@ FeedListener     one connection to the exchange: each message goes to `Ingest`. 
 Everything runs on the loop's thread. A frame is picows' read buffer: no reference to it outlives its callback.
 """
 
+from collections import deque
 from importlib.metadata import version
 
 from libc.stdint cimport int64_t, uint32_t
@@ -25,6 +26,8 @@ from tradeback._fast.record cimport WireRecord
 from tradeback._fast.stats cimport (
     C_FEED_CONNECTS,
     C_FEED_DISCONNECTS,
+    C_FEED_DROPPED,
+    C_FEED_PAUSES,
     C_LOOP_ITERATIONS,
     C_MALFORMED,
     C_RATE_CLOSES,
@@ -40,6 +43,8 @@ from tradeback.errors import CloseCode
 
 cdef enum:
     MESSAGE_MAX = 16 * 1024 * 1024      # of the exchange, over all its frames
+    SLOW_TURN_NS = 2_000_000            # longest turn of the slow path, between which clients are served
+    WAITING_MAX = 131_072               # more than events that one read can bring: a socket's buffer has 6 MiB
 
 
 cdef extern from *:
@@ -348,16 +353,27 @@ cdef class FeedListener(WSListener):
     `on_unusual(message: bytes) -> bytes | None` what only the slow path can judge: it returns the same event in
     the predicted layout, or None and sees to it itself. `on_malformed(message: bytes)` gets what no event can be
     had from. `after_reads()` is called after the last message of a read where clients have something to get; None
-    where the loop flushes by itself. `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
+    where the loop flushes by itself.
+
+    Beside events, a read's messages get SLOW_TURN_NS together: those that come after wait, in order, and nothing is
+    read meanwhile. `on_waiting()` then has `work_off` called at each turn of the loop until none waits. What no event
+    can be had from does not wait: it is counted, and goes unsaid. Events overtake what waits.
+
+    `last_frame_ns` and `last_market_ns` are monotonic times, 0 before the first.
     `abandoned` is set by an owner that no longer waits for the connection: it ends as soon as it is there.
     """
 
-    def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, after_reads):
+    def __init__(self, Ingest ingest not None, *, on_other, on_unusual, on_malformed, after_reads,
+                 on_waiting):
         self._ingest = ingest
         self._on_other = on_other
         self._on_unusual = on_unusual
         self._on_malformed = on_malformed
         self._after_reads = after_reads
+        self._on_waiting = on_waiting
+        self._transport = None
+        self._waiting = deque()
+        self._spent_ns = 0
         self._parts = None
         self.abandoned = False
         self.last_frame_ns = 0
@@ -365,6 +381,7 @@ cdef class FeedListener(WSListener):
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.last_frame_ns = monotonic_ns()
+        self._transport = transport
         self._ingest.stats.count(C_FEED_CONNECTS)
         if self.abandoned:
             transport.disconnect(False)
@@ -378,19 +395,22 @@ cdef class FeedListener(WSListener):
             if decoded == DECODED_EVENT:
                 self.last_market_ns = now
             else:
-                self._set_aside(decoded, frame.get_payload_as_bytes())
+                self._take_slowly(decoded, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.CONTINUATION:
             self._gather(frame)
         elif frame.msg_type == WSMsgType.BINARY:
             self._ingest.stats.count(C_MALFORMED)
-            self._on_malformed(frame.get_payload_as_bytes())
+            self._take_slowly(DECODED_MALFORMED, frame.get_payload_as_bytes())
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
-        if self._after_reads is not None and frame.last_in_buffer and self._ingest.fanout.has_work():
-            self._after_reads()
+        if frame.last_in_buffer:
+            self._spent_ns = 0
+            if self._after_reads is not None and self._ingest.fanout.has_work():
+                self._after_reads()
 
     cpdef on_ws_disconnected(self, WSTransport transport):
+        self._transport = None
         self._ingest.stats.count(C_FEED_DISCONNECTS)
 
     def _gather(self, WSFrame frame):
@@ -409,7 +429,51 @@ cdef class FeedListener(WSListener):
             if decoded == DECODED_EVENT:
                 self.last_market_ns = self.last_frame_ns
             else:
-                self._set_aside(decoded, message)
+                self._take_slowly(decoded, message)
+
+    cdef int _take_slowly(self, int decoded, bytes message) except -1:
+        """Take a message that is no event as it stands, now or when its turn comes."""
+        cdef int64_t began
+        if self._spent_ns < SLOW_TURN_NS and not self._waiting:
+            began = monotonic_ns()
+            self._set_aside(decoded, message)
+            self._spent_ns += monotonic_ns() - began
+        elif decoded == DECODED_MALFORMED:
+            return 0
+        elif len(self._waiting) < WAITING_MAX:
+            self._waiting.append((decoded, message))
+            if len(self._waiting) == 1:
+                self._ingest.stats.count(C_FEED_PAUSES)
+                if self._transport is not None:
+                    self._transport.underlying_transport.pause_reading()
+                self._on_waiting()
+        else:
+            self._ingest.stats.count(C_FEED_DROPPED)
+        return 0
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for `work_off`."""
+        return len(self._waiting)
+
+    def work_off(self) -> bool:
+        """Take what waits, for one turn. Whether some of it is left; if not, the connection is read again."""
+        cdef int64_t began = monotonic_ns()
+        while self._waiting and monotonic_ns() - began < SLOW_TURN_NS:
+            decoded, message = self._waiting.popleft()
+            self._set_aside(decoded, message)
+        self.last_frame_ns = monotonic_ns()     # it is we who are silent
+        if self._after_reads is not None and self._ingest.fanout.has_work():
+            self._after_reads()
+        if not self._waiting and self._transport is not None:
+            self._transport.underlying_transport.resume_reading()
+        return bool(self._waiting)
+
+    def drop_waiting(self) -> None:
+        """Nobody will take what waits."""
+        while self._waiting:
+            self._waiting.popleft()
+            self._ingest.stats.count(C_FEED_DROPPED)
 
     def _set_aside(self, int decoded, bytes message):
         if decoded == DECODED_UNUSUAL:

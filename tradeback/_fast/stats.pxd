@@ -44,6 +44,8 @@ cdef enum:
     C_FEED_CONNECTS
     C_FEED_DISCONNECTS
     C_LOOP_ITERATIONS
+    C_FEED_PAUSES
+    C_FEED_DROPPED
     C_SIZE                      # how many there are; always the last
 
 

@@ -68,6 +68,8 @@ SERVER_VALUES = (
     (C_FEED_CONNECTS, "feed_connects", "counter", "connections to the exchange that were opened"),
     (C_FEED_DISCONNECTS, "feed_disconnects", "counter", "connections to the exchange that ended"),
     (C_LOOP_ITERATIONS, "loop_iterations", "counter", "iterations of EpollLoop; other loops are not counted"),
+    (C_FEED_PAUSES, "feed_pauses", "counter", "times that a feed was not read, for messages of the slow path waited"),
+    (C_FEED_DROPPED, "feed_dropped", "counter", "messages of the slow path that were dropped, too many waited"),
 )
 
 SERVER_HISTOGRAMS = (

@@ -68,7 +68,7 @@ class Recorder:
         self.services: dict[str, Service] = {}
         self.handlers: dict[str, Handler] = {"status": self._status}
         self.status: dict[str, Callable[[], Any]] = {}  # further parts of the status, by key
-        self._started_ns = time.time_ns()
+        self._started = time.monotonic()
 
     async def run(
         self,
@@ -163,7 +163,6 @@ class Recorder:
             self.history, self.rest, self.repairs, self.symbols.symbol, self._config.recorder.backfill_age
         )
         self.history_sink.on_gaps = lambda: _wake(loop, repair.wake)
-        self.services["repair"] = repair.run
         self.services["publish"] = self.outbox.run
         watch = Watch(
             self.catalog,
@@ -174,6 +173,7 @@ class Recorder:
         )
         self.services["catalog"] = watch.refresh
         self.services["watch"] = watch.follow
+        self.services["repair"] = _after(watch.asked, repair.run)
         self.status["watch"] = watch.state
         self.status["repair"] = repair.state
         if self._config.features.aggregation_enabled:
@@ -181,7 +181,7 @@ class Recorder:
             repair.on_begin, repair.on_given_up = backfill.begin, backfill.mend
             if self.enigma_sink is not None:
                 backfill.on_done = self.enigma_sink.refresh
-            self.services["backfill"] = backfill.run
+            self.services["backfill"] = _after(watch.asked, backfill.run)
             self.status["backfill"] = backfill.state
             self.handlers["backfill"] = lambda message: asked_backfill(backfill, self.symbols.named, message)
             self.handlers["progress"] = lambda _: asked_progress(backfill)
@@ -251,7 +251,7 @@ class Recorder:
         return {
             "type": "status",
             "exchange": self._exchange,
-            "uptime": (time.time_ns() - self._started_ns) / 1e9,
+            "uptime": time.monotonic() - self._started,
             "sinks": sinks,
             "gaps": {
                 "open": self.stats.value("gaps_open"),
@@ -261,6 +261,16 @@ class Recorder:
             "errors": [f"{sink['name']}: {sink['error']}" for sink in sinks if sink["error"]],
             **{key: part() for key, part in self.status.items()},
         }
+
+
+def _after(first: Service, then: Service) -> Service:
+    """A service that begins once `first` has returned."""
+
+    async def run() -> None:
+        await first()
+        await then()
+
+    return run
 
 
 async def _wait(stop: asyncio.Event, until: Service | None) -> None:

@@ -14,8 +14,8 @@ MINUTES_KEPT = 2  # the newest of each symbol; late trades come within a second
 
 
 class MinuteBars:
-    """`stored` gives a symbol's ticks of a minute as the history holds them. `newest` gives the opening time of the
-    newest bar that it holds, 0 where there is none. `precision` gives a symbol's quantity precision.
+    """`stored` gives a symbol's ticks of a minute as the history holds them. `newest` gives the time of the
+    newest bar or tick that it holds, 0 where there is none. `precision` gives a symbol's quantity precision.
 
     The owner adds each tick once, writes `changed` together with the ticks, then calls `written`. After a write that
     failed it throws this object away.

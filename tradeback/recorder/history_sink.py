@@ -69,7 +69,7 @@ class HistorySink(Sink):
         self._new_gaps = 0
         self._begun = False
         self._coverage = Coverage(history.covered(), history.gaps())
-        self._bars = MinuteBars(history.ticks, self._newest_bar, self._precision) if self._with_bars else None
+        self._bars = MinuteBars(history.ticks, self._newest, self._precision) if self._with_bars else None
         self._count_gaps()
         self._look_for_holes()
         return history.places()
@@ -102,9 +102,10 @@ class HistorySink(Sink):
         self._new_gaps += len(found)
         return bool(found)
 
-    def _newest_bar(self, stream_id: int) -> int:
-        newest = self._history.bars(stream_id, "1m", 0, FAR_FUTURE_NS, limit=1)
-        return newest[-1].open_time if newest else 0
+    def _newest(self, stream_id: int) -> int:
+        """The newest of what is stored, bar or tick: while no bars were made, ticks came all the same."""
+        bars = self._history.bars(stream_id, "1m", 0, FAR_FUTURE_NS, limit=1)
+        return max(bars[-1].open_time if bars else 0, self._history.newest_tick(stream_id))
 
     def take(self, journal: str, records: list[Record]) -> None:
         ticks = self._ticks

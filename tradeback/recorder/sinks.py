@@ -205,6 +205,9 @@ class Sink(ABC):
                     return
             most = 0
             for journal, cursor in cursors.items():
+                if most == READ_RECORDS:
+                    # What repairs bring is told by what was journaled before them: they wait until that is read.
+                    break
                 records = self._read(journal, cursor)
                 if records:
                     self.take(journal, records)

@@ -57,6 +57,12 @@ class Watch:
         self._told: dict[str, Symbol] = {}  # what the server knows by this connection
         self._connection = 0
         self._error = ""
+        self._asked = asyncio.Event()
+
+    async def asked(self) -> None:
+        """Wait until the exchange was asked for its list once, whether it gave it or not: with it come the limits of
+        its REST interface, within which others may ask then."""
+        await self._asked.wait()
 
     def state(self) -> dict[str, Any]:
         """For the status: what the server was told on the connection that stands."""
@@ -69,6 +75,7 @@ class Watch:
             try:
                 await self._refresh_once()
             except ExchangeError as error:
+                self._asked.set()
                 log.warning("symbols not refreshed, those of the catalog serve", reason=str(error))
                 await asyncio.sleep(min(pause, self._interval))
                 pause = min(pause * 2, REFRESH_RETRY_MAX)
@@ -96,6 +103,7 @@ class Watch:
 
     async def _refresh_once(self) -> None:
         listed = [info for info in await self._rest.exchange_info() if can_carry(info.symbol)]
+        self._asked.set()
         _believable(listed, await asyncio.to_thread(self._symbols.read))
         try:
             result = await asyncio.to_thread(self._catalog.sync_symbols, listed)

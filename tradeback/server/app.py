@@ -41,7 +41,7 @@ class Server:
         self._folder = folder
         self._exchange = exchange
         self._symbols = symbols
-        self._started_ns = time.time_ns()
+        self._started = time.monotonic()
 
     async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set. `ready` gets the addresses once clients can connect.
@@ -148,7 +148,7 @@ class Server:
         return {
             "type": "status",
             "exchange": self._exchange,
-            "uptime": (time.time_ns() - self._started_ns) / 1e9,
+            "uptime": time.monotonic() - self._started,
             "feeds": [feed.describe() for feed in self.feeds],
             "symbols": {"known": len(self.carried.known), "carried": len(self.carried)},
             "clients": len(self.hub.clients),

@@ -64,6 +64,8 @@ class FeedConnection:
         self._changed = asyncio.Event()
         self._pending: tuple[int, asyncio.Future[str | None]] | None = None
         self._next_id = 1
+        self._worked_off = asyncio.Event()  # set while no message waits for the slow path
+        self._worked_off.set()
         self._transport: WSTransport | None = None
         self._subscribing: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
@@ -73,6 +75,7 @@ class FeedConnection:
             on_unusual=self._on_unusual,
             on_malformed=self._on_malformed,
             after_reads=after_reads,
+            on_waiting=self._on_waiting,
         )
 
     @property
@@ -204,6 +207,10 @@ class FeedConnection:
             self._transport.disconnect(graceful=False)
         if self._following is not None:
             await asyncio.wait({self._following}, timeout=CLOSE_TIMEOUT)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._worked_off.wait()
+        self.listener.drop_waiting()
 
     async def _ask(self, request: Request) -> str | None:
         """Send it and wait for the answer: None, or what the exchange has against it."""
@@ -224,6 +231,23 @@ class FeedConnection:
             ) from None
         finally:
             self._pending = None
+
+    def _on_waiting(self) -> None:
+        self._worked_off.clear()
+        asyncio.get_running_loop().call_soon(self._work_off)
+
+    def _work_off(self) -> None:
+        """A turn of the slow path, with the clients' turns in between."""
+        try:
+            more = self.listener.work_off()
+        except Exception as error:  # a fault of ours; the feed makes another connection
+            log.exception("a message of the exchange could not be taken", feed=self.name)
+            self.fail(f"{self.name}: a message of the exchange could not be taken: {error!r}")
+            more = self.listener.waiting > 0
+        if more:
+            asyncio.get_running_loop().call_soon(self._work_off)
+        else:
+            self._worked_off.set()
 
     def _on_unusual(self, message: bytes) -> bytes | None:
         """What the compiled decoder leaves to the slow path: the same event in the order it expects, if it is one."""

@@ -132,6 +132,10 @@ class History(Protocol):
         """Ticks by rising (time, id), read in pages so that a long range takes little memory."""
         ...
 
+    def newest_tick(self, stream_id: int) -> int:
+        """The time of a symbol's newest tick, unix ns; 0 where there is none."""
+        ...
+
     def bars(
         self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
     ) -> list[Bar]:

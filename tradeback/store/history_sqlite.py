@@ -120,6 +120,13 @@ class SqliteHistory:
             last = Tick._make(page[-1])
             after = (last.ts_event, last.trade_id)
 
+    def newest_tick(self, stream_id: int) -> int:
+        with self._file.reading() as connection:
+            (newest,) = connection.execute(
+                "SELECT max(ts_event) FROM ticks WHERE stream_id = ?", (stream_id,)
+            ).fetchone()
+        return newest or 0
+
     def bars(
         self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
     ) -> list[Bar]:
