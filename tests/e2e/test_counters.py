@@ -31,6 +31,8 @@ ELSEWHERE = {
     "held_overflows": "test_ingest",
     "open_overflows": "test_ingest",
     "unknown_quantities": "test_ingest",
+    "feed_pauses": "test_flood",
+    "feed_dropped": "test_flood",
 }
 
 

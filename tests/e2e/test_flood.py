@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, unti
 from tests.e2e.on_loop import run
 from tests.e2e.running import ServerProcess, SimProcess
 from tradeback.log import REPEATS
+from tradeback.server import connection
 
 MESSAGES = 10_000
 RUBBISH = {
@@ -84,41 +87,48 @@ def test_a_flood_leaves_a_short_log(tmp_path: Path, kind: str) -> None:
 UNUSUAL = 40_000
 
 
+def unusual(number: int) -> bytes:
+    """A trade so spelt that only the slow path reads it."""
+    return trade(number).replace(b'"s":"B', rb'"s":"\u0042')
+
+
+async def flooded(connection: ServerConnection, messages: Iterable[bytes], sending: threading.Event) -> None:
+    """Send them all on the line of single trades, from another thread: the loop may stand still meanwhile."""
+    flood = b"".join(
+        struct.pack(">BBH", 129, 126, len(text)) + text
+        for text in (message.ljust(126) for message in messages)
+    )
+    request = orjson.loads(await connection.recv())
+    await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
+    if request["params"] == ["btcusdt@trade"]:
+        sock = connection.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(sock.fileno())) as other:
+            other.setblocking(True)
+
+            def send() -> None:
+                sending.set()
+                with contextlib.suppress(ConnectionError):
+                    other.sendall(flood)
+
+            await asyncio.to_thread(send)
+    await connection.wait_closed()
+
+
 @pytest.mark.parametrize("kind", ["valid", "text", "event", "error"])
 @pytest.mark.timeout(120)
 def test_the_slow_path_takes_its_turns_and_loses_no_event(tmp_path: Path, kind: str) -> None:
     """Thousands of messages lie ready to be read at once."""
-
-    def message(number: int) -> bytes:
-        if kind != "valid" and number % 100:
-            return RUBBISH[kind](number).encode()
-        # So spelt, only the slow path reads it.
-        return trade(number).replace(b'"s":"B', rb'"s":"\u0042')
-
-    flood = b"".join(
-        struct.pack(">BBH", 129, 126, len(text)) + text
+    messages = [
+        RUBBISH[kind](number).encode() if kind != "valid" and number % 100 else unusual(number)
         for number in range(1, UNUSUAL + 1)
-        for text in [message(number).ljust(126)]
-    )
+    ]
     sending = threading.Event()
 
-    async def behave(connection: ServerConnection) -> None:
-        request = orjson.loads(await connection.recv())
-        await connection.send(orjson.dumps({"result": None, "id": request["id"]}).decode())
-        if request["params"] == ["btcusdt@trade"]:
-            sock = connection.transport.get_extra_info("socket")
-            with socket.socket(fileno=os.dup(sock.fileno())) as other:
-                other.setblocking(True)
-
-                def send() -> None:
-                    sending.set()
-                    other.sendall(flood)
-
-                await asyncio.to_thread(send)
-        await connection.wait_closed()
-
     async def scenario() -> None:
-        async with exchange(behave) as url, feeds_on(tmp_path, url, mute_limit="60s") as (feeds, ingest):
+        async with (
+            exchange(lambda connection: flooded(connection, messages, sending)) as url,
+            feeds_on(tmp_path, url, mute_limit="60s") as (feeds, ingest),
+        ):
             await until(sending.is_set)
             time.sleep(0.5)  # the loop stands still, and the kernel's buffers fill
             wanted = UNUSUAL if kind == "valid" else UNUSUAL // 100
@@ -129,11 +139,39 @@ def test_the_slow_path_takes_its_turns_and_loses_no_event(tmp_path: Path, kind: 
                 taken, most = now, max(most, now - taken)
             if kind == "valid":
                 assert ingest.stats.value("unusual") == UNUSUAL
+                assert ingest.stats.value("feed_pauses") > 0
                 assert most < UNUSUAL / 20
                 # The journal of this test may have no room for all. One record says where the symbol begins.
                 records = ingest.stats.value("journal_records") + ingest.stats.value("journal_unwritten")
                 assert records == UNUSUAL + 1
             assert ingest.stats.value("feed_dropped") == 0
             assert [feed.connects for feed in feeds] == [1, 1, 1]
+
+    run(scenario())
+
+
+@pytest.mark.timeout(120)
+def test_what_waits_when_the_server_ends_is_waited_for_no_longer_than_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [unusual(number) for number in range(1, UNUSUAL + 1)]
+    sending = threading.Event()
+
+    async def scenario() -> None:
+        async with (
+            exchange(lambda connection: flooded(connection, messages, sending)) as url,
+            feeds_on(tmp_path, url, mute_limit="60s") as (feeds, ingest),
+        ):
+            await until(sending.is_set)
+            time.sleep(0.5)
+            (feed,) = (each for each in feeds if each.stream_type == "trade")
+            # More than one turn takes.
+            while feed._current is None or feed._current.listener.waiting < UNUSUAL // 20:
+                await asyncio.sleep(0)
+            monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.0)
+            await feeds.stop()
+            taken, dropped = ingest.stats.value("messages_trade"), ingest.stats.value("feed_dropped")
+            assert dropped > 0
+            assert taken + dropped == ingest.stats.value("unusual")
 
     run(scenario())
