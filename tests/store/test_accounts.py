@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -271,6 +272,30 @@ def test_a_success_forgives_the_user_and_not_what_else_the_address_did(
     assert accounts.login_wait("alice", "10.0.0.1", NOW) == 1
     accounts.login_succeeded("alice", "10.0.0.1")
     assert accounts.login_wait("alice", "10.0.0.1", NOW) == 1
+
+
+def test_guesses_at_once_are_no_faster_than_in_a_row(open_accounts_again: OpenAccounts) -> None:
+    stores = [open_accounts_again() for _ in range(3)]
+    with ThreadPoolExecutor(9) as threads:
+        waits = list(
+            threads.map(lambda n: stores[n % 3].login_attempt("alice", f"10.0.{n}.1", NOW), range(24))
+        )
+    assert sorted(waits) == [0.0] * sql.FREE_FAILURES_OF_USER + [1.0] * (24 - sql.FREE_FAILURES_OF_USER)
+    stores[0].login_succeeded("alice", "10.0.0.1")
+    assert stores[1].login_attempt("alice", "10.0.0.1", NOW) == 0
+
+
+def test_a_user_has_so_many_sessions_at_most(accounts: Accounts, alice: User) -> None:
+    bob = accounts.add_user("bob", "hash")
+    accounts.add_session(login(bob, "bob"))
+    for n in range(sql.MAX_SESSIONS):
+        accounts.add_session(login(alice, f"{n}"))
+    accounts.end_session(login(alice, "50").token_hash)
+    for name in ("one", "two"):  # the first takes the place of the ended one, the second of the oldest
+        accounts.add_session(login(alice, name))
+    expected = [login(bob, "bob")]
+    expected += [login(alice, f"{n}") for n in range(1, sql.MAX_SESSIONS) if n != 50]
+    assert accounts.active_sessions(now=NOW) == [*expected, login(alice, "one"), login(alice, "two")]
 
 
 def test_a_flood_of_names_pushes_out_itself_alone(

@@ -42,6 +42,7 @@ from tradeback.store.catalog import metadata, open_catalog
 from tradeback.store.sqlite import plain_errors
 
 MAX_WATCHED = 100
+MAX_SESSIONS = 100  # of a user, ended ones that have not expired included
 MAX_USERNAME = 64
 MAX_PATTERNS = 100
 MAX_SYMBOL_BYTES = 50
@@ -210,6 +211,11 @@ class SqlAccounts:
                 "expires_at": session.expires_at,
                 "last_activity": session.last_activity,
             }
+            of_user = user_sessions.c.user_id == str(session.user_id)
+            keep = (user_sessions.c.is_active.desc(), user_sessions.c.id.desc())
+            kept = select(user_sessions.c.id).where(of_user).order_by(*keep).limit(MAX_SESSIONS - 1)
+            ids = connection.execute(kept).scalars().all()
+            connection.execute(delete(user_sessions).where(of_user, user_sessions.c.id.not_in(ids)))
             connection.execute(insert(user_sessions).values(values))
 
     def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
@@ -308,25 +314,19 @@ class SqlAccounts:
             return set(connection.execute(statement).scalars())
 
     def login_wait(self, username: str, address: str, now: float) -> float:
-        waits = [0.0]
         with self._read() as connection:
-            for subject, free in _subjects(username, address):
-                failures, failed_at = _failures(connection, subject, now)
-                if failures >= free:
-                    wait = min(2.0 ** min(failures - free, 30), LONGEST_LOGIN_WAIT_S)
-                    # A clock that was set back makes nobody wait for longer.
-                    waits.append(min(failed_at + wait - now, wait))
-        return max(waits)
+            return _wait(connection, username, address, now)
+
+    def login_attempt(self, username: str, address: str, now: float) -> float:
+        with self._change(seen=False) as connection:
+            wait = _wait(connection, username, address, now)
+            if wait <= 0:
+                _count_failure(connection, username, address, now)
+            return wait
 
     def login_failed(self, username: str, address: str, now: float) -> None:
         with self._change(seen=False) as connection:
-            for subject, _ in _subjects(username, address):
-                failures, _ = _failures(connection, subject, now)
-                connection.execute(delete(login_failures).where(login_failures.c.subject == subject))
-                connection.execute(
-                    insert(login_failures).values(subject=subject, failures=failures + 1, failed_at=int(now))
-                )
-            _bound_failures(connection, now)
+            _count_failure(connection, username, address, now)
 
     def login_succeeded(self, username: str, address: str) -> None:
         """Forgives the user's failures, and as many of the address: not those with other names from there, which
@@ -498,6 +498,26 @@ def _failures(connection: Connection, subject: str, now: float) -> tuple[int, fl
     if row is None or row.failed_at + FAILURES_KEPT_S <= now:
         return 0, 0.0
     return row.failures, row.failed_at
+
+
+def _wait(connection: Connection, username: str, address: str, now: float) -> float:
+    waits = [0.0]
+    for subject, free in _subjects(username, address):
+        failures, failed_at = _failures(connection, subject, now)
+        if failures >= free:
+            wait = min(2.0 ** min(failures - free, 30), LONGEST_LOGIN_WAIT_S)
+            # A clock that was set back makes nobody wait for longer.
+            waits.append(min(failed_at + wait - now, wait))
+    return max(waits)
+
+
+def _count_failure(connection: Connection, username: str, address: str, now: float) -> None:
+    for subject, _ in _subjects(username, address):
+        failures, _ = _failures(connection, subject, now)
+        connection.execute(delete(login_failures).where(login_failures.c.subject == subject))
+        row = {"subject": subject, "failures": failures + 1, "failed_at": int(now)}
+        connection.execute(insert(login_failures).values(row))
+    _bound_failures(connection, now)
 
 
 def _bound_failures(connection: Connection, now: float) -> None:

@@ -222,7 +222,7 @@ class Accounts(Protocol):
         ...
 
     def add_session(self, session: Session) -> None:
-        """A login. AccountError where the user was disabled meanwhile."""
+        """A login. AccountError where the user was disabled meanwhile. A user has at most 100: the oldest goes."""
         ...
 
     def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
@@ -270,8 +270,13 @@ class Accounts(Protocol):
         ...
 
     def login_wait(self, username: str, address: str, now: float) -> float:
-        """Seconds until someone may try to log in again, 0.0 or less: now. The same whether or not there is such a
-        user. Ask before the password is looked at."""
+        """Seconds until someone may try to log in again, 0.0: now. The same whether or not there is such a user."""
+        ...
+
+    def login_attempt(self, username: str, address: str, now: float) -> float:
+        """What `login_wait` says; where that is now, the attempt counts as failed until `login_succeeded` forgives
+        it. In one step, so that many guesses at once wait like many in a row: ask it before each password is
+        looked at."""
         ...
 
     def login_failed(self, username: str, address: str, now: float) -> None:
