@@ -120,7 +120,7 @@ class WebSocketConfig(Section):
 
 
 class SessionConfig(Section):
-    """Logins."""
+    """Logins. Accepted, not used yet: no process logs anybody in so far."""
 
     env_prefix: ClassVar[str] = "SESSION_"
     secret: SecretStr = setting(
