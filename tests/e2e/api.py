@@ -9,14 +9,24 @@ import socket
 import subprocess
 import sys
 import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.e2e.running import SIM_EXCHANGE, STOP_TIMEOUT
+from tests.e2e.running import (
+    SIM_EXCHANGE,
+    STOP_TIMEOUT,
+    RecorderProcess,
+    ServerProcess,
+    SimProcess,
+    trade_and_drain,
+)
 
 ANSWER_S = 30
+SYMBOL = "BTCUSDT"
 
 
 @dataclass(frozen=True)
@@ -111,3 +121,32 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
         return Answer(response.status, told, response.read())
     finally:
         connection.close()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A simulated exchange, server, recorder and API, with 4,000 messages of two symbols stored."""
+
+    folder: Path
+    sim: SimProcess
+    server: ServerProcess
+    api: ApiProcess
+
+
+@contextmanager
+def all_running(folder: Path) -> Iterator[Running]:
+    """All four, ended with the block."""
+    with SimProcess("--symbols", "5", "--rate", "2000", "--paused") as sim:
+        symbols = {"EXCHANGE_SYMBOLS": "BTCUSDT,ETHUSDT"}
+        with ServerProcess(folder, sim, **symbols) as server, RecorderProcess(folder, sim) as recorder:
+            server.await_subscribed(2)
+            trade_and_drain(sim.rest_endpoint, 4_000)
+            recorder.await_stored()
+            ports = {
+                "WS_PORT": str(server.ws_port),
+                "SERVER_READ_TIMEOUT": "1s",
+                "SERVER_WRITE_TIMEOUT": "1s",
+            }
+            origins = {"SERVER_CORS_ALLOWED_ORIGINS": "https://charts.example"}
+            with ApiProcess(folder, **ports, **origins) as api:
+                yield Running(folder, sim, server, api)

@@ -11,48 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.api import ApiProcess
-from tests.e2e.running import (
-    RecorderProcess,
-    ServerProcess,
-    SimProcess,
-    pause_and_drain,
-    stream_ids,
-    trade_and_drain,
-)
+from tests.e2e.api import SYMBOL, ApiProcess, Running, all_running
+from tests.e2e.running import pause_and_drain, stream_ids, trade_and_drain
 from tests.store.conftest import sqlite_config
 from tradeback.store.history_sqlite import open_history
-
-SYMBOL = "BTCUSDT"
-
-
-class Running:
-    """All four, with some seconds of trades stored."""
-
-    def __init__(self, folder: Path, sim: SimProcess, server: ServerProcess, api: ApiProcess) -> None:
-        self.folder = folder
-        self.sim = sim
-        self.server = server
-        self.api = api
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("api")
-    with SimProcess("--symbols", "5", "--rate", "2000", "--paused") as sim:
-        symbols = {"EXCHANGE_SYMBOLS": "BTCUSDT,ETHUSDT"}
-        with ServerProcess(folder, sim, **symbols) as server, RecorderProcess(folder, sim) as recorder:
-            server.await_subscribed(2)
-            trade_and_drain(sim.rest_endpoint, 4_000)
-            recorder.await_stored()
-            ports = {
-                "WS_PORT": str(server.ws_port),
-                "SERVER_READ_TIMEOUT": "1s",
-                "SERVER_WRITE_TIMEOUT": "1s",
-            }
-            origins = {"SERVER_CORS_ALLOWED_ORIGINS": "https://charts.example"}
-            with ApiProcess(folder, **ports, **origins) as api:
-                yield Running(folder, sim, server, api)
+    with all_running(tmp_path_factory.mktemp("api")) as running:
+        yield running
 
 
 def test_symbols(running: Running) -> None:

@@ -16,6 +16,7 @@ from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Cors, Measured, Secured
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
+from tradeback.api.udf import UdfResource
 from tradeback.config import Config
 
 log = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ def create_app(config: Config, stores: Stores) -> App[Request, Response]:
     registry = CollectorRegistry()
     book = SymbolBook(stores)
     features = config.features
+    udf = UdfResource(book, stores, config)
     health = HealthResource(Components(book, stores), stores)
     # In this order. Who is asking will be found out last, after CORS and the limits: authentication is one more.
     middleware: list[Any] = [Measured(Requests(registry)), Cors(config.server.cors), Secured()]
@@ -45,6 +47,8 @@ def create_app(config: Config, stores: Stores) -> App[Request, Response]:
         ("/api/v1/health/detailed", health, "detailed"),
         ("/api/v1/metrics", MetricsResource(registry), None),
         ("/api/v1/ws", WebSocketResource(config.server.ws_port), None),
+        *((f"/api/v1/tradingview/{name}", udf, name) for name in udf.routes),
+        *((f"/udf/{name}", udf, name) for name in udf.routes),
     ]
     for path, resource, suffix in routes:
         ending = f"_{suffix}" if suffix else ""

@@ -11,6 +11,7 @@ from tradeback.api.answers import Refused
 from tradeback.model import RESOLUTIONS
 
 MAX_FIELDS = 20
+MAX_TEXT = 50  # what of a value is repeated in a message
 MAX_SECONDS = 9_000_000_000  # as ns it still is an int64
 SECOND_NS = 1_000_000_000
 
@@ -34,7 +35,7 @@ def query(request: Request, known: Collection[str], *, strict: bool = True) -> d
     for name, value in pairs:
         if name not in known:
             if strict:
-                shown = name[:50]
+                shown = name[:MAX_TEXT]
                 raise bad(shown, f"there is no such parameter here, only {', '.join(known) or 'none'}")
             continue
         if name in found:
@@ -52,7 +53,7 @@ def integer(given: dict[str, str], name: str, low: int, high: int) -> int | None
         return None
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20) or not low <= int(text) <= high:
-        raise bad(name, f"give an integer from {low} to {high}, not {text[:50]!r}")
+        raise bad(name, f"give an integer from {low} to {high}, not {text[:MAX_TEXT]!r}")
     return int(text)
 
 
@@ -66,5 +67,5 @@ def resolution(given: dict[str, str], default: str = "1m") -> str:
     """One of RESOLUTIONS."""
     text = given.get("resolution", default)
     if text not in RESOLUTIONS:
-        raise bad("resolution", f"give one of {', '.join(RESOLUTIONS)}, not {text[:50]!r}")
+        raise bad("resolution", f"give one of {', '.join(RESOLUTIONS)}, not {text[:MAX_TEXT]!r}")
     return text
