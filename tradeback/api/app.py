@@ -14,6 +14,7 @@ from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Cors, Measured, Secured
+from tradeback.api.openapi import OpenApiResource
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
 from tradeback.api.udf import UdfResource
@@ -27,6 +28,7 @@ def create_app(config: Config, stores: Stores) -> App[Request, Response]:
     registry = CollectorRegistry()
     book = SymbolBook(stores)
     features = config.features
+    described = OpenApiResource()
     udf = UdfResource(book, stores, config)
     health = HealthResource(Components(book, stores), stores)
     # In this order. Who is asking will be found out last, after CORS and the limits: authentication is one more.
@@ -46,6 +48,8 @@ def create_app(config: Config, stores: Stores) -> App[Request, Response]:
         ("/api/v1/health/ready", health, "ready"),
         ("/api/v1/health/detailed", health, "detailed"),
         ("/api/v1/metrics", MetricsResource(registry), None),
+        ("/api/v1/openapi.json", described, None),
+        ("/api/v1/docs", described, "page"),
         ("/api/v1/ws", WebSocketResource(config.server.ws_port), None),
         *((f"/api/v1/tradingview/{name}", udf, name) for name in udf.routes),
         *((f"/udf/{name}", udf, name) for name in udf.routes),
