@@ -41,6 +41,10 @@ class ControlRefusedError(ControlError):
     """It was reached, and refused the message: the same one would be refused again."""
 
 
+class BusError(TradebackError):
+    """The message bus cannot be reached, refused, or did not acknowledge; or a message of it cannot be understood."""
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

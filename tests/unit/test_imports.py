@@ -41,6 +41,7 @@ ROOMS: dict[str, set[str]] = {
         "tradeback.exchange",
         "tradeback.recovery",
         "tradeback.store.base",
+        "tradeback.store.bus_layout",
         *FIRST,
     },
     "tradeback.control": FIRST,

@@ -297,12 +297,14 @@ class CacheConfig(Section):
 
 
 class NatsConfig(Section):
-    """NATS. Accepted, not used yet."""
+    """The message bus on NATS (docs/bus.md)."""
 
     env_prefix: ClassVar[str] = "NATS_"
-    url: NatsUrl = setting("", "empty: no NATS")
+    url: NatsUrl = setting(
+        "", "address of the server, with user:password@ where it asks for them; empty: no bus"
+    )
     client_name: str = setting("trade-back", "name that is told to the server")
-    cluster_id: str = setting("trading-cluster", "name of the cluster")
+    cluster_id: str = setting("trading-cluster", "name of the cluster; accepted, not used")
 
 
 class MessagingConfig(Section):

@@ -26,6 +26,7 @@ from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
+from tradeback.recorder.bus_sink import BusSink
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
@@ -35,6 +36,7 @@ from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
 from tradeback.store.base import Catalog, History
+from tradeback.store.bus_nats import NatsBus
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +99,9 @@ class Recorder:
             if not offline:
                 # After the sinks have ended: what they published last is sent too.
                 stack.push_async_callback(self.outbox.flush)
-            self.sinks = self._make_sinks([] if offline else [self.outbox])
+            self.bus_sink = self._make_bus_sink(stack)
+            targets: list[LevelTarget] = [] if offline else [self.outbox]
+            self.sinks = self._make_sinks(targets)
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
             if not offline:
                 self._make_services()
@@ -134,6 +138,8 @@ class Recorder:
 
     def _make_sinks(self, level_targets: list[LevelTarget]) -> list[Sink]:
         """The sinks whose backends are configured. Cache and bus take levels as further `level_targets`."""
+        if self.bus_sink is not None:
+            level_targets = [*level_targets, self.bus_sink]
         self.history_sink = HistorySink(
             self._folder,
             self.stats,
@@ -154,7 +160,16 @@ class Recorder:
                 level_targets,
             )
             sinks.append(self.enigma_sink)
+        if self.bus_sink is not None:
+            sinks.append(self.bus_sink)
         return sinks
+
+    def _make_bus_sink(self, stack: AsyncExitStack) -> BusSink | None:
+        if not self._config.messaging.nats.url:
+            return None
+        bus = NatsBus(self._config.messaging.nats)
+        stack.push_async_callback(asyncio.to_thread, bus.close)
+        return BusSink(self._folder, self.stats, self._config.recorder.batch_window, bus, self.symbols)
 
     def _make_services(self) -> None:
         """What runs beside the sinks, by name; each may add handlers and a part of the status."""
@@ -187,10 +202,13 @@ class Recorder:
             self.handlers["progress"] = lambda _: asked_progress(backfill)
 
     async def _stop_sinks(self) -> None:
-        for sink in self.sinks:
-            sink.ask_to_stop()
-        for sink in self.sinks:
-            await asyncio.to_thread(sink.join)
+        # The bus is last: levels that the Enigma sink publishes at its end go out with it.
+        last: list[Sink] = [] if self.bus_sink is None else [self.bus_sink]
+        for sinks in ([sink for sink in self.sinks if sink not in last], last):
+            for sink in sinks:
+                sink.ask_to_stop()
+            for sink in sinks:
+                await asyncio.to_thread(sink.join)
 
     async def _serve(self, name: str, service: Service) -> None:
         """Run a service, again after it failed."""

@@ -29,6 +29,8 @@ RECORDER_VALUES = (
     _value(
         "lag_indicators", "gauge", "records of both journals that the Enigma levels do not reckon with yet"
     ),
+    _value("lag_bus", "gauge", "records of both journals that the bus sink has still to publish"),
+    _value("bus_published", "counter", "records of trades that the bus acknowledged"),
     _value("levels", "counter", "Enigma levels published"),
     _value("levels_sent", "counter", "Enigma levels that the server took, for the clients that it has"),
     _value("prices_refused", "counter", "records of the journals whose price is no price"),

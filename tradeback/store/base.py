@@ -19,6 +19,7 @@ from tradeback.model import (
     Tick,
     User,
 )
+from tradeback.store.bus_layout import BusLevel, BusPrice, BusTrade
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,4 +308,35 @@ class Prices(Protocol):
 
     def close(self) -> None:
         """Let go of what is mapped; prices cannot be read afterwards."""
+        ...
+
+
+class Bus(Protocol):
+    """Where trades, prices and Enigma levels are published, by symbol: for whoever listens at that moment.
+
+    A method may wait until the bus has room again. What was published is sure to be with the bus only once `flush`
+    has returned. For one thread at a time.
+
+    Errors: BusError where the bus cannot be reached, refuses or does not answer; what was not flushed must be
+    published again, by the next call, which connects anew.
+    """
+
+    def publish_trades(self, symbol: str, stream_id: int, trades: Sequence[BusTrade]) -> None:
+        """Publish trades in their order, in as many messages as it takes."""
+        ...
+
+    def publish_price(self, symbol: str, stream_id: int, price: BusPrice) -> None:
+        """Publish the latest price."""
+        ...
+
+    def publish_enigma(self, symbol: str, stream_id: int, level: BusLevel) -> None:
+        """Publish the latest Enigma level."""
+        ...
+
+    def flush(self) -> None:
+        """Return once the bus has taken all that was published."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection without a flush; the bus cannot be used afterwards."""
         ...

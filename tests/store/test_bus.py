@@ -1,0 +1,100 @@
+"""The contract of a Bus, on a real server that is killed, hangs, refuses, or has a subscriber who does not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nats_server import Listener, NatsServer, await_true, subscribed_socket
+from tradeback.config import NatsConfig
+from tradeback.errors import BusError
+from tradeback.store.base import Bus
+from tradeback.store.bus_layout import BusLevel, BusPrice, BusTrade, decode_message
+from tradeback.store.bus_nats import NatsBus
+
+TRADES = [BusTrade(1.5, 0.25, 1.4, 1.6, number, 10**18 + number, -3, 1, 16) for number in range(2_500)]
+
+
+def publish(bus: Bus, times: int = 1) -> None:
+    for _ in range(times):
+        bus.publish_trades("BTCUSDT", 3, TRADES)
+    bus.flush()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[NatsServer]:
+    with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+def bus(server: NatsServer) -> Iterator[Bus]:
+    bus = NatsBus(NatsConfig(url=server.url))
+    yield bus
+    bus.close()
+
+
+def test_what_is_published_and_flushed_arrives_in_order(server: NatsServer, bus: Bus) -> None:
+    price, level = BusPrice(1.0, 0.9, 1.1, 7, 8), BusLevel.of(50.0, 2.0, 1.0, 1.5, 9)
+    with Listener(server.port) as listener:
+        bus.publish_trades("BTCUSDT", 3, TRADES)
+        bus.publish_price("BTCUSDT", 3, price)
+        bus.publish_enigma("BTCUSDT", 3, level)
+        bus.flush()
+        await_true(lambda: len(listener.messages) == 5, "five messages never came")
+        decoded = [decode_message(payload) for payload in listener.of("trades.BTCUSDT")]
+        assert [stream_id for stream_id, _ in decoded] == [3, 3, 3]
+        assert [trade for _, trades in decoded for trade in trades] == TRADES
+        assert [decode_message(one) for one in listener.of("prices.BTCUSDT")] == [(3, [price])]
+        assert [decode_message(one) for one in listener.of("enigma.BTCUSDT")] == [(3, [level])]
+
+
+def test_a_server_that_was_killed_is_told_and_connected_anew(server: NatsServer, bus: Bus) -> None:
+    bus.publish_trades("BTCUSDT", 3, TRADES)
+    bus.flush()
+    server.kill()
+    for _ in range(2):
+        with pytest.raises(BusError, match="see that it runs, and NATS_URL"):
+            publish(bus)
+    server.start()
+    with Listener(server.port) as listener:
+        bus.publish_trades("BTCUSDT", 3, TRADES)
+        bus.flush()
+        await_true(lambda: len(listener.messages) == 3, "three messages never came")
+
+
+def test_a_server_that_hangs_takes_bounded_time_and_memory(server: NatsServer, bus: Bus) -> None:
+    bus.flush()
+    server.stop_answering()
+    try:
+        with pytest.raises(BusError, match="took nothing"):
+            publish(bus, 1_000)  # 160 MB, were they all taken
+    finally:
+        server.answer_again()
+    bus.publish_trades("BTCUSDT", 3, TRADES)
+    bus.flush()
+
+
+def test_wrong_credentials_are_told_without_the_password(tmp_path: Path) -> None:
+    with NatsServer(tmp_path / "nats", "--user", "someone", "--pass", "right") as server:
+        for password, taken in (("wrong", False), ("right", True)):
+            bus = NatsBus(NatsConfig(url=f"nats://someone:{password}@127.0.0.1:{server.port}"))
+            try:
+                if taken:
+                    bus.flush()
+                    continue
+                with pytest.raises(BusError, match="Authorization Violation") as told:
+                    bus.flush()
+                assert password not in str(told.value)
+            finally:
+                bus.close()
+
+
+def test_a_subscriber_who_does_not_read_holds_up_nobody(server: NatsServer, bus: Bus) -> None:
+    with subscribed_socket(server.port, ">"), Listener(server.port) as listener:
+        for _ in range(200):  # 32 MB: more than the sockets hold
+            bus.publish_trades("BTCUSDT", 3, TRADES)
+        bus.flush()
+        await_true(lambda: len(listener.messages) == 600, "the one who reads did not get all")
