@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.redis_server import RedisServer
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +41,20 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     yield mount
     for folder in folders:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own, empty and running."""
+    if RedisServer.program() is None:
+        how = f"no {RedisServer.PROGRAM} here: {RedisServer.HOW_TO_GET}"
+        if os.environ.get("CI"):
+            pytest.fail(how)
+        pytest.skip(how)
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with RedisServer(folder) as server:
+        yield server
 
 
 def fill(ballast: Path) -> None:

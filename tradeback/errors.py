@@ -45,6 +45,10 @@ class BusError(TradebackError):
     """The message bus cannot be reached, refused, or did not acknowledge; or a message of it cannot be understood."""
 
 
+class CacheError(TradebackError):
+    """The cache cannot be reached, refused the password, is full, or holds what cannot be understood."""
+
+
 class ExchangeError(TradebackError):
     """The exchange refused, cannot be reached, or sent what cannot be understood."""
 

@@ -124,6 +124,19 @@ class Bar(NamedTuple):
     trade_count: int
 
 
+class CurrentPrice(NamedTuple):
+    """A current price as it is told to other machines. Bid and ask are None where none is known.
+
+    `volume` is the base volume of the UTC day, as the table counts it; `timestamp` is the last trade's, unix ms.
+    """
+
+    price: float
+    bid: float | None
+    ask: float | None
+    volume: float
+    timestamp: int
+
+
 class Gap(NamedTuple):
     """Trade ids `first_id`..`last_id`, both inclusive, that no line brought. `ts_event`: when it was given up.
 

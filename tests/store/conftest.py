@@ -8,9 +8,11 @@ from typing import Protocol
 
 import pytest
 
+from tests.redis_server import RedisServer
 from tradeback.config import Config, load_config
 from tradeback.store.accounts import open_accounts
-from tradeback.store.base import Accounts, Catalog, History
+from tradeback.store.base import Accounts, Cache, Catalog, History
+from tradeback.store.cache_redis import open_cache
 from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
 
@@ -77,6 +79,23 @@ def accounts(open_accounts_again: OpenAccounts) -> Accounts:
 def open_history_at(request: pytest.FixtureRequest) -> OpenHistory:
     backends: dict[str, OpenHistory] = {"sqlite": sqlite_history}
     return backends[request.param]
+
+
+@pytest.fixture(params=["redis"])
+def cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
+    """An empty cache that keeps about 100 updates, and forgets bars after a second."""
+    opened = {"redis": redis_cache}[request.param](request)
+    yield opened
+    opened.close()
+
+
+def redis_cache(request: pytest.FixtureRequest) -> Cache:
+    server: RedisServer = request.getfixturevalue("redis_server")
+    opened = open_cache(
+        load_config(environ={"REDIS_ADDR": server.addr, "REDIS_STREAM_LENGTH": "100", "REDIS_BARS_TTL": "1s"})
+    )
+    assert opened is not None
+    return opened
 
 
 @pytest.fixture

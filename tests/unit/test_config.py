@@ -103,7 +103,7 @@ def test_the_specified_file_and_environment_load(tmp_path: Path) -> None:
     assert config.database.mysql.password.get_secret_value() == "secret"
     assert config.exchange.reconnect_interval == 5.0
     assert {notice.split()[0] for notice in notices(config, {})} == {
-        "database.mysql.host", "database.influx.url", "cache.redis.addr", "messaging.nats.url"
+        "database.mysql.host", "database.influx.url", "messaging.nats.url"
     }  # fmt: skip
 
 

@@ -214,7 +214,7 @@ def test_each_driver_is_imported_in_one_place(driver: str, place: str | tuple[st
 def test_stores_are_opened_by_composition_roots_only() -> None:
     for path in sources(".py"):
         if any(
-            name.endswith((".open_catalog", ".open_history", ".open_accounts"))
+            name.endswith((".open_catalog", ".open_history", ".open_accounts", ".open_cache"))
             for name in python_imports(path)
         ):
             opens_below = module_of(path) == "tradeback.store.accounts"  # they are in the catalog's database

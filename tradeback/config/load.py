@@ -66,7 +66,6 @@ def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str
     services = {
         "database.mysql.host": config.database.mysql.host,
         "database.influx.url": config.database.influx.url,
-        "cache.redis.addr": config.cache.redis.addr,
         "messaging.nats.url": config.messaging.nats.url,
     }
     found += [

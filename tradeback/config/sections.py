@@ -220,6 +220,7 @@ class RecorderConfig(Section):
 
     env_prefix: ClassVar[str] = "RECORDER_"
     batch_window: Span = setting("40ms", "how long ticks are gathered before they are written together")
+    quote_window: Span = setting("100ms", "how often quotes are taken from the table for the cache")
     catalog_refresh: Span = setting("1h", "how often the exchange is asked for new and changed symbols")
     backfill_age: Duration = setting("1d", "how old a missed trade may be to be fetched; 0: none is fetched")
     history_days: Annotated[int, Field(ge=0, le=3650)] = setting(
@@ -280,14 +281,30 @@ class DatabaseConfig(Section):
 
 
 class RedisConfig(Section):
-    """Redis. Accepted, not used yet: prices are read from the mapped table."""
+    """Redis: current prices and levels for programs of other machines. The recorder writes them."""
 
     env_prefix: ClassVar[str] = "REDIS_"
     addr: str = setting("", "host:port; empty: no Redis")
     password: SecretStr = setting("", "password")
     db: Annotated[int, Field(ge=0)] = setting(0, "number of the database")
     pool_size: Count = setting(10, "most connections")
-    min_idle_conns: Annotated[int, Field(ge=0)] = setting(5, "connections kept open while idle")
+    min_idle_conns: Annotated[int, Field(ge=0)] = setting(
+        5, "accepted, without effect: a connection is made when it is needed, and kept"
+    )
+    timeout: Span = setting("1s", "longest time for connecting, and for one answer")
+    price_ttl: Span = setting("1m", "how long a price stays after the recorder wrote it last; at least 1s")
+    bars_ttl: Span = setting("1m", "how long bars that were asked for stay; at least 1s")
+    stream_length: Count = setting(10_000, "about how many price updates the stream keeps")
+
+    @model_validator(mode="after")
+    def _host_and_port(self) -> Self:
+        host, colon, port = self.addr.rpartition(":")
+        if self.addr and not (host and colon and port.isdecimal() and 0 < int(port) <= 65535):
+            raise ConfigError(f"cache.redis.addr is {self.addr!r}: give host:port, such as localhost:6379")
+        for name, seconds in (("price_ttl", self.price_ttl), ("bars_ttl", self.bars_ttl)):
+            if seconds < 1:
+                raise ConfigError(f"cache.redis.{name} is {format_duration(seconds)}: give at least 1s")
+        return self
 
 
 class CacheConfig(Section):

@@ -27,6 +27,7 @@ from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
+from tradeback.recorder.cache_sink import CacheSink
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
@@ -35,7 +36,7 @@ from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
-from tradeback.store.base import Catalog, History
+from tradeback.store.base import Cache, Catalog, History
 from tradeback.store.bus_nats import NatsBus
 
 log = structlog.get_logger(__name__)
@@ -56,16 +57,23 @@ Service = Callable[[], Awaitable[None]]
 
 class Recorder:
     """Stores one exchange's journals. `folder` is its data folder; the caller holds the recorder's lock, and closes
-    `history` and `catalog`."""
+    `history`, `catalog` and `cache`, which is None where none is configured."""
 
     def __init__(
-        self, config: Config, folder: Path, exchange: str, history: History, catalog: Catalog
+        self,
+        config: Config,
+        folder: Path,
+        exchange: str,
+        history: History,
+        catalog: Catalog,
+        cache: Cache | None = None,
     ) -> None:
         self._config = config
         self._folder = folder
         self._exchange = exchange
         self.history = history
         self.catalog = catalog
+        self.cache = cache
         self.symbols = SymbolBook(catalog)
         self.services: dict[str, Service] = {}
         self.handlers: dict[str, Handler] = {"status": self._status}
@@ -100,8 +108,9 @@ class Recorder:
                 # After the sinks have ended: what they published last is sent too.
                 stack.push_async_callback(self.outbox.flush)
             self.bus_sink = self._make_bus_sink(stack)
-            targets: list[LevelTarget] = [] if offline else [self.outbox]
-            self.sinks = self._make_sinks(targets)
+            # A recording is no news, for clients and for a cache of current prices.
+            self.publishing = [] if offline else self._make_publishing_sinks()
+            self.sinks = self._make_sinks([] if offline else [self.outbox, *self.publishing])
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
             if not offline:
                 self._make_services()
@@ -136,8 +145,27 @@ class Recorder:
         )
         stack.callback(self.repairs.close)
 
+    def _make_publishing_sinks(self) -> list[CacheSink]:
+        """Those of other machines' backends that are configured. They are targets of levels too."""
+        if self.cache is None:
+            return []
+        recorder = self._config.recorder
+        enigma = self._config.features.enigma_enabled
+        return [
+            CacheSink(
+                self._folder,
+                self.stats,
+                recorder.batch_window,
+                self.cache,
+                self.symbols,
+                self.history.enigma if enigma else lambda _: None,
+                quote_window=recorder.quote_window,
+                price_ttl=self._config.cache.redis.price_ttl,
+            )
+        ]
+
     def _make_sinks(self, level_targets: list[LevelTarget]) -> list[Sink]:
-        """The sinks whose backends are configured. Cache and bus take levels as further `level_targets`."""
+        """The sinks that there are, those that publish last."""
         if self.bus_sink is not None:
             level_targets = [*level_targets, self.bus_sink]
         self.history_sink = HistorySink(
@@ -162,7 +190,7 @@ class Recorder:
             sinks.append(self.enigma_sink)
         if self.bus_sink is not None:
             sinks.append(self.bus_sink)
-        return sinks
+        return [*sinks, *self.publishing]
 
     def _make_bus_sink(self, stack: AsyncExitStack) -> BusSink | None:
         if not self._config.messaging.nats.url:
@@ -202,8 +230,8 @@ class Recorder:
             self.handlers["progress"] = lambda _: asked_progress(backfill)
 
     async def _stop_sinks(self) -> None:
-        # The bus is last: levels that the Enigma sink publishes at its end go out with it.
-        last: list[Sink] = [] if self.bus_sink is None else [self.bus_sink]
+        # The Enigma sink publishes at its end: those that it publishes to end after it.
+        last: list[Sink] = [*self.publishing] if self.bus_sink is None else [*self.publishing, self.bus_sink]
         for sinks in ([sink for sink in self.sinks if sink not in last], last):
             for sink in sinks:
                 sink.ask_to_stop()

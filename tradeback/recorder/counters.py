@@ -33,6 +33,9 @@ RECORDER_VALUES = (
     _value("bus_published", "counter", "records of trades that the bus acknowledged"),
     _value("levels", "counter", "Enigma levels published"),
     _value("levels_sent", "counter", "Enigma levels that the server took, for the clients that it has"),
+    _value("lag_cache", "gauge", "records of both journals that the cache sink has still to read"),
+    _value("prices_cached", "counter", "changed prices written to the cache"),
+    _value("levels_cached", "counter", "Enigma levels written to the cache"),
     _value("prices_refused", "counter", "records of the journals whose price is no price"),
     _value("rows_expired", "counter", "rows deleted from the history because of their age"),
 )

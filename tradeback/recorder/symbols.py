@@ -39,6 +39,10 @@ class SymbolBook:
             self._symbols = by_id | by_name
             return symbols
 
+    def known(self) -> list[Symbol]:
+        """All symbols as they were read last."""
+        return [symbol for key, symbol in self._symbols.items() if isinstance(key, int)]
+
     def symbol(self, stream_id: int) -> Symbol | None:
         """The symbol of a stream id; None where the catalog has none."""
         return self._find(stream_id)

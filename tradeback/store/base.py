@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tradeback.model import (
     EVERY_SYMBOL,
     Bar,
+    CurrentPrice,
     EnigmaLevel,
     Gap,
     Price,
@@ -339,4 +340,68 @@ class Bus(Protocol):
 
     def close(self) -> None:
         """Close the connection without a flush; the bus cannot be used afterwards."""
+        ...
+
+
+class CachedBars(NamedTuple):
+    """Closed bars by rising time: all that open from `start` to before `end`, unix ns."""
+
+    start: int
+    end: int
+    bars: list[Bar]
+
+
+class Update(NamedTuple):
+    """One price update of the stream. `place` orders updates; those after it are read by giving it."""
+
+    place: str
+    symbol: str
+    price: CurrentPrice
+
+
+class Cache(Protocol):
+    """What is true now, by symbol, for readers that may be on other machines. Nothing is here alone: whatever is
+    lost is written again from table and stores.
+
+    A method makes one round trip for each thousand symbols at most, and waits no longer than the configured time for
+    each. An object may be used from several threads.
+
+    Errors: CacheError where the cache cannot be reached, does not answer in time, refuses or is full; a part may have
+    been written then, and the same call may be made again.
+    """
+
+    def write_prices(self, prices: Mapping[str, CurrentPrice], *, announce: bool = True) -> None:
+        """Write current prices, which expire by themselves. `announce`: they also go to the stream of updates."""
+        ...
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, CurrentPrice]:
+        """The prices that are there, of these symbols."""
+        ...
+
+    def updates(self, after: str = "0", limit: int = 1000) -> list[Update]:
+        """Updates after a place, by rising place, as far as the stream still has them; empty where none came."""
+        ...
+
+    def write_enigma(self, levels: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write Enigma levels, as they are told outside: `data` of the message in docs/protocol.md."""
+        ...
+
+    def enigma(self, symbol: str) -> dict[str, Any] | None:
+        """The level as it was written; None where none was."""
+        ...
+
+    def write_bars(self, symbol: str, resolution: str, bars: CachedBars) -> None:
+        """Keep the answer to a question for bars for a while, in the place of one that was kept before."""
+        ...
+
+    def bars(self, symbol: str, resolution: str) -> CachedBars | None:
+        """The bars that were kept last, where they have not expired."""
+        ...
+
+    def drop_bars(self, symbol: str) -> None:
+        """Forget the bars of a symbol, at every resolution, since stored bars changed."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections; the cache cannot be used afterwards."""
         ...

@@ -1,0 +1,203 @@
+"""From the simulated exchange through server and recorder into a real Redis, which is killed, halted and filled."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import Up, ask_control, stream_ids, trade_and_drain
+from tests.e2e.test_recorder import check_all, opened_history
+from tests.redis_server import RedisServer
+from tradeback._fast.journal import durable_places
+from tradeback._fast.tablefile import TableReader
+from tradeback.config import load_config
+from tradeback.model import CurrentPrice
+from tradeback.recorder.indicators import enigma_message
+from tradeback.recorder.sinks import journal_end
+from tradeback.store.base import Cache
+from tradeback.store.cache_redis import open_cache
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+SAFETY = 60.0
+PASSWORD = "swordfish"
+
+
+def environment(server: RedisServer, **settings: str) -> dict[str, str]:
+    return {
+        "EXCHANGE_SYMBOLS": ",".join(SYMBOLS),
+        "REDIS_ADDR": server.addr,
+        "REDIS_TIMEOUT": "300ms",
+        **settings,
+    }
+
+
+@contextlib.contextmanager
+def opened_cache(server: RedisServer, **settings: str) -> Iterator[Cache]:
+    cache = open_cache(load_config(environ={"REDIS_ADDR": server.addr, **settings}))
+    assert cache is not None
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def await_true(what: str, condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + SAFETY
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+
+
+def sink(folder: Path, name: str) -> dict[str, Any]:
+    status = ask_control(folder / "sim" / "recorder.sock", {"type": "status"})
+    (found,) = [state for state in status["sinks"] if state["name"] == name]
+    return dict(found)
+
+
+def of_table(folder: Path) -> dict[str, CurrentPrice]:
+    """What the table has, of each carried symbol."""
+    reader = TableReader.open(str(folder / "sim" / "table"))
+    found = {}
+    for symbol, stream_id in stream_ids(folder).items():
+        row = reader.read(stream_id) if symbol in SYMBOLS else None
+        if row is not None and row.last_id is not None:
+            timestamp = row.ts_event // 1_000_000
+            found[symbol] = CurrentPrice(
+                row.price, row.bid or None, row.ask or None, row.day_volume, timestamp
+            )
+    reader.close()
+    return found
+
+
+def check_exchange(cache: Cache, up: Up) -> None:
+    """Price and time of the last trade are the exchange's own. It tells no quotes over REST, and the table's volume
+    of the day begins with the server: those are compared with the table's."""
+    for symbol, price in cache.prices(SYMBOLS).items():
+        last = up.ledger(symbol)["last_id"]
+        (trade,) = up.sim("/api/v3/historicalTrades", symbol=symbol, fromId=last, limit=1)
+        assert (price.price, price.timestamp) == (float(trade["price"]), trade["time"])
+
+
+def cached(folder: Path, cache: Cache) -> bool:
+    prices = of_table(folder)
+    return len(prices) == len(SYMBOLS) and cache.prices(SYMBOLS) == prices
+
+
+@pytest.mark.timeout(180)
+def test_the_cache_has_what_the_exchange_and_the_stores_have(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    with (
+        opened_cache(redis_server) as cache,
+        Up(
+            tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=environment(redis_server)
+        ) as up,
+    ):
+        up.await_subscribed(len(SYMBOLS))
+        trade_and_drain(up.rest, 6_000)
+        up.await_stored(repaired=True)
+        await_true("the cache has what the table has", lambda: cached(tmp_path, cache))
+        prices = cache.prices(SYMBOLS)
+        check_exchange(cache, up)
+        updates = cache.updates(limit=100_000)
+        assert {update.symbol: update.price for update in updates} == prices
+        # Conflated: far fewer than messages; and none tells what the one before it of the same symbol told.
+        assert len(SYMBOLS) <= len(updates) < 6_000
+        told: dict[str, CurrentPrice] = {}
+        for update in updates:
+            assert told.get(update.symbol) != update.price
+            assert told.get(update.symbol, update.price).timestamp <= update.price.timestamp
+            told[update.symbol] = update.price
+        assert up.stop() == 0
+        # The Enigma sink publishes at its end, and the cache takes it.
+        with opened_history(tmp_path) as history:
+            for symbol in SYMBOLS:
+                level = history.enigma(stream_ids(tmp_path)[symbol])
+                assert level is not None
+                assert cache.enigma(symbol) == enigma_message(symbol, level)["data"]
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
+
+
+@pytest.mark.timeout(240)
+def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_nothing(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """Under load throughout: a wrong password, full, halted, killed, emptied."""
+
+    def history_goes_on() -> None:
+        began = journal_end(tmp_path / "sim" / "journal")
+        await_true(
+            "the history takes what is traded meanwhile",
+            lambda: sink(tmp_path, "history")["journals"]["journal"]["place"] > began + 500,
+        )
+        assert sink(tmp_path, "history")["errors"] == 0
+
+    def told(words: str) -> None:
+        await_true(f"the status says {words}", lambda: words in sink(tmp_path, "cache")["error"])
+
+    def goes_on(cache: Cache) -> None:
+        """It is written to again; each symbol is there, and new ones come."""
+        await_true("prices are there", lambda: len(cache.prices(SYMBOLS)) == len(SYMBOLS))
+        last = max(price.timestamp for price in cache.prices(SYMBOLS).values())
+        await_true(
+            "newer prices come", lambda: max(p.timestamp for p in cache.prices(SYMBOLS).values()) > last
+        )
+        await_true("no error is left", lambda: sink(tmp_path, "cache")["error"] == "")
+
+    redis_server.kill()
+    redis_server.start("--requirepass", "another")
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    settings = environment(redis_server, REDIS_PASSWORD_FILE=str(tmp_path / "password"), EXCHANGE_LINGER="1m")
+    with (
+        opened_cache(redis_server, REDIS_PASSWORD=PASSWORD) as cache,
+        Up(tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=settings) as up,
+    ):
+        up.await_subscribed(len(SYMBOLS))
+        await_true("the recorder listens", (tmp_path / "sim" / "recorder.sock").exists)
+        told("check REDIS_PASSWORD")
+        history_goes_on()
+        # No journal waits for a cache that is away.
+        assert "cache" not in durable_places(tmp_path / "sim" / "journal")
+        redis_server.ask("CONFIG", "SET", "requirepass", PASSWORD, password="another")
+        goes_on(cache)
+
+        redis_server.ask("CONFIG", "SET", "maxmemory", "1", password=PASSWORD)
+        told("it is full")
+        history_goes_on()
+        redis_server.ask("CONFIG", "SET", "maxmemory", "0", password=PASSWORD)
+        goes_on(cache)
+
+        redis_server.signal(signal.SIGSTOP)
+        told("it hangs")
+        history_goes_on()
+        redis_server.signal(signal.SIGCONT)
+        goes_on(cache)
+
+        redis_server.kill()
+        told("check that it runs")
+        history_goes_on()
+        redis_server.start("--requirepass", PASSWORD)
+        goes_on(cache)
+        assert all(cache.enigma(symbol) for symbol in SYMBOLS)
+
+        up.pause_and_drain()
+        up.await_stored(repaired=True)
+        await_true("the cache has what the table has", lambda: cached(tmp_path, cache))
+        check_exchange(cache, up)
+        assert check_all(up.sim, tmp_path) > 1_000
+
+        # A cache that is away at the end holds nobody up.
+        redis_server.signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert up.stop() == 0
+        assert time.monotonic() - began < 20
+        redis_server.signal(signal.SIGCONT)
+    log = (tmp_path / "up.log").read_text()
+    assert "Traceback" not in log
+    assert PASSWORD not in log

@@ -1,0 +1,162 @@
+"""RedisCache: current prices, Enigma levels and bars in Redis, under the specified keys.
+
+    price:{symbol}                     {"price","bid","ask","volume","timestamp"}; expires
+    enigma:{symbol}                    {"symbol","level","ath","atl","current_price","fib_levels","timestamp"}
+    cache:bars:{symbol}:{resolution}   {"start","end","bars":[[open_time,open,high,low,close,volume,trade_count]..]};
+                                       expires
+    updates:prices                     a stream whose entries have the fields symbol and price, the latter as above
+
+`timestamp` is in unix ms; the times of bars are in unix ns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import orjson
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tradeback.config import Config, RedisConfig
+from tradeback.errors import CacheError
+from tradeback.model import RESOLUTIONS, Bar, CurrentPrice
+from tradeback.store.base import Cache, CachedBars, Update
+
+STREAM = "updates:prices"
+SYMBOLS_A_TRIP = 1_000
+
+
+def open_cache(config: Config) -> Cache | None:
+    """The configured cache; None where none is. It connects when it is first used; the caller closes it."""
+    return RedisCache(config.cache.redis) if config.cache.redis.addr else None
+
+
+class RedisCache:
+    """A Cache in Redis 6 or later. A trip is tried once: when to try again is decided by who asked."""
+
+    def __init__(self, config: RedisConfig) -> None:
+        host, _, port = config.addr.rpartition(":")
+        self._addr = config.addr
+        self._price_ttl_ms = round(config.price_ttl * 1000)
+        self._bars_ttl_ms = round(config.bars_ttl * 1000)
+        self._stream_length = config.stream_length
+        self._pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+            max_connections=config.pool_size,
+            timeout=config.timeout,
+            host=host.strip("[]"),
+            port=int(port),
+            db=config.db,
+            password=config.password.get_secret_value() or None,
+            socket_timeout=config.timeout,
+            socket_connect_timeout=config.timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            client_name="tradeback",
+        )
+        self._redis = redis.Redis(connection_pool=self._pool)
+
+    def write_prices(self, prices: Mapping[str, CurrentPrice], *, announce: bool = True) -> None:
+        for symbols in _parts(prices):
+            pipeline = self._redis.pipeline(transaction=False)
+            for symbol in symbols:
+                text = orjson.dumps(prices[symbol]._asdict())
+                pipeline.set(f"price:{symbol}", text, px=self._price_ttl_ms)
+                if announce:
+                    fields: dict[Any, Any] = {"symbol": symbol, "price": text}
+                    pipeline.xadd(STREAM, fields, maxlen=self._stream_length, approximate=True)
+            with self._errors("write prices to"):
+                pipeline.execute()
+
+    def prices(self, symbols: Sequence[str]) -> dict[str, CurrentPrice]:
+        found: dict[str, CurrentPrice] = {}
+        for part in _parts(symbols):
+            keys = [f"price:{symbol}" for symbol in part]
+            with self._errors("read prices from"):
+                texts: Any = self._redis.mget(keys)
+                found |= {
+                    symbol: _price(text) for symbol, text in zip(part, texts, strict=True) if text is not None
+                }
+        return found
+
+    def updates(self, after: str = "0", limit: int = 1000) -> list[Update]:
+        with self._errors("read updates from"):
+            entries: Any = self._redis.xrange(STREAM, f"({after}" if after != "0" else "-", "+", count=limit)
+            return [
+                Update(place.decode(), fields[b"symbol"].decode(), _price(fields[b"price"]))
+                for place, fields in entries
+            ]
+
+    def write_enigma(self, levels: Mapping[str, Mapping[str, Any]]) -> None:
+        for symbols in _parts(levels):
+            pipeline = self._redis.pipeline(transaction=False)
+            for symbol in symbols:
+                pipeline.set(f"enigma:{symbol}", orjson.dumps(levels[symbol]))
+            with self._errors("write levels to"):
+                pipeline.execute()
+
+    def enigma(self, symbol: str) -> dict[str, Any] | None:
+        with self._errors("read a level from"):
+            text: Any = self._redis.get(f"enigma:{symbol}")
+            return None if text is None else dict(orjson.loads(text))
+
+    def write_bars(self, symbol: str, resolution: str, bars: CachedBars) -> None:
+        content = {"start": bars.start, "end": bars.end, "bars": [tuple(bar) for bar in bars.bars]}
+        with self._errors("write bars to"):
+            self._redis.set(_bars_key(symbol, resolution), orjson.dumps(content), px=self._bars_ttl_ms)
+
+    def bars(self, symbol: str, resolution: str) -> CachedBars | None:
+        with self._errors("read bars from"):
+            text: Any = self._redis.get(_bars_key(symbol, resolution))
+            if text is None:
+                return None
+            content = orjson.loads(text)
+            return CachedBars(content["start"], content["end"], [Bar(*bar) for bar in content["bars"]])
+
+    def drop_bars(self, symbol: str) -> None:
+        with self._errors("drop bars from"):
+            self._redis.delete(*(_bars_key(symbol, resolution) for resolution in RESOLUTIONS))
+
+    def close(self) -> None:
+        self._redis.close()
+        self._pool.disconnect()
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """What may go wrong on a trip, as CacheError with its remedy."""
+        try:
+            yield
+        except redis.AuthenticationError as error:
+            raise self._error(doing, error, "check REDIS_PASSWORD") from error
+        except redis.TimeoutError as error:
+            raise self._error(doing, error, "it hangs, or REDIS_TIMEOUT is too short for it") from error
+        except redis.ConnectionError as error:
+            raise self._error(doing, error, "check that it runs, and REDIS_ADDR") from error
+        except redis.OutOfMemoryError as error:
+            raise self._error(doing, error, "it is full: raise its maxmemory") from error
+        except redis.RedisError as error:
+            raise self._error(doing, error, "check its configuration") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise self._error(
+                doing, error, "another program writes our keys: give one of us another REDIS_DB"
+            ) from error
+
+    def _error(self, doing: str, error: Exception, remedy: str) -> CacheError:
+        return CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
+
+
+def _price(text: bytes) -> CurrentPrice:
+    return CurrentPrice(**orjson.loads(text))
+
+
+def _bars_key(symbol: str, resolution: str) -> str:
+    return f"cache:bars:{symbol}:{resolution}"
+
+
+def _parts(symbols: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(symbols)
+    while part := list(islice(rest, SYMBOLS_A_TRIP)):
+        yield part
