@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tradeback.cli import main
 from tradeback.config import Config, load_config, notices, settings
 from tradeback.errors import ConfigError
 
@@ -286,3 +288,12 @@ def test_the_environment_says_the_same_as_the_file(values: dict[str, object]) ->
             value = value[place]
         environ[one.env] = ",".join(value) if isinstance(value, list) else str(value)
     assert load_config(environ=environ) == config
+
+
+def test_passwords_in_addresses_are_not_printed() -> None:
+    address = "nats://trader:hunter2@bus.example:4222"
+    printed = CliRunner().invoke(main, ["config", "print"], env={"NATS_URL": address}).output
+    assert "nats://trader:***@bus.example:4222" in printed
+    refused = CliRunner().invoke(main, ["config", "print"], env={"NATS_URL": f"x{address}"}).output
+    assert "trader:***@" in refused
+    assert "hunter2" not in printed + refused

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from tradeback.commands.options import with_config
 from tradeback.config import Config, Setting, notices, settings
+from tradeback.config.values import without_passwords
 
 HIDDEN = "***"
 
@@ -48,7 +49,7 @@ def check(config: Config) -> None:
 @config.command("print")
 @with_config
 def print_config(config: Config) -> None:
-    """Print the configuration as YAML, as it comes out of all sources; secrets as ***."""
+    """Print the configuration as YAML, as it comes out of all sources; secrets and passwords as ***."""
     values = config.model_dump(mode="json")
     for one in settings():
         if one.is_secret and _value(config, one.key).get_secret_value():
@@ -57,7 +58,7 @@ def print_config(config: Config) -> None:
             for section in sections:
                 place = place[section]
             place[name] = HIDDEN
-    click.echo(yaml.safe_dump(values, sort_keys=False), nl=False)
+    click.echo(without_passwords(yaml.safe_dump(values, sort_keys=False)), nl=False)
 
 
 @config.command()

@@ -15,6 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from tradeback.config.sections import Config, Setting, settings
+from tradeback.config.values import without_passwords
 from tradeback.errors import ConfigError
 
 
@@ -150,7 +151,7 @@ def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Pat
         one = next((one for one in known.values() if f"{key}.".startswith(f"{one.key}.")), None)
         name = given.get(one.key if one else key) or f"{key} in {path}"
         if one is not None:
-            value = "a value not shown here" if one.is_secret else repr(detail["input"])
+            value = "a value not shown here" if one.is_secret else without_passwords(repr(detail["input"]))
             if one.key not in said:
                 yield f"{name} is {value}: it must be {one.allowed}"
             said.add(one.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -132,3 +133,11 @@ Symbols = Annotated[
     BeforeValidator(_list),
     Words("a list of symbols such as BTCUSDT,ETHUSDT"),
 ]
+
+
+_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
+
+
+def without_passwords(text: str) -> str:
+    """The same with *** in place of the password of each address in it."""
+    return _PASSWORD.sub(r"\1:***@", text)
