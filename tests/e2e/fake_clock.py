@@ -38,7 +38,9 @@ class FakeClock:
         file = os.open(offset, os.O_RDWR)
         self._offset = mmap.mmap(file, 8)
         os.close(file)
-        self.environment = {"LD_PRELOAD": str(library), "FAKE_CLOCK": str(offset)}
+        # Behind what is loaded already: a sanitizer's library must come first.
+        before = os.environ.get("LD_PRELOAD", "")
+        self.environment = {"LD_PRELOAD": f"{before} {library}".strip(), "FAKE_CLOCK": str(offset)}
 
     def jump(self, seconds: float) -> None:
         """Set how far the wall clock is ahead of the real one; negative: behind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def test_our_own_clock_does_not_matter(tmp_path: Path) -> None:
         clock.jump(-30 * 24 * HOUR)
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, sim.rest_endpoint],
-            env={**clock.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, **clock.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ def test_a_jump_moves_the_wall_clock_of_a_running_process(tmp_path: Path) -> Non
     with FakeClock(tmp_path) as clock:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(tmp_path)],
-            env={**clock.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, **clock.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
