@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 FAST   := $(wildcard tradeback/_fast/*.pyx tradeback/_fast/*.pxd tradeback/_fast/*.h)
+WEB    := tradeback/web
 APT    := git python3-venv python3-dev gcc make
 FUZZ_APT := clang libclang-rt-14-dev
 FUZZ_SECONDS ?= 600
@@ -16,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
 
-build: $(VENV)/.built  ## make .venv, install, compile; leaves .venv/bin/tradeback
+build: $(VENV)/.built $(WEB)/dist/index.html  ## make .venv, install, compile; leaves .venv/bin/tradeback
 
 test: build  ## run the tests
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest
@@ -51,7 +52,7 @@ sanitize: build  ## run the core's tests under AddressSanitizer and UndefinedBeh
 	  ../../$(BIN)/python -m pytest -p no:cacheprovider $(SANITIZE_TESTS)
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build dist bench/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist bench/build $(WEB)/dist $(WEB)/node_modules *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find tradeback bench -name '*.so' -delete
 	find tradeback/_fast \( -name '*.c' -o -name '*.html' \) -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
@@ -95,3 +96,8 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.machine
 $(VENV)/.built: $(VENV)/.installed setup.py $(FAST)
 	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 2
 	@touch $@
+
+# Without Node or its packages all but the page is there, and its address says how to build it.
+$(WEB)/dist/index.html: $(wildcard $(WEB)/*.* $(WEB)/src/* $(WEB)/public/*) | $(VENV)/.installed
+	@$(BIN)/python $(WEB)/build.py || { test $$? -eq 1 && test -z "$$CI" && \
+	  echo "Everything else works. \`make build\` tries it again." >&2; }

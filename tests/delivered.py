@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+WEB = "tradeback/web/"
 
 
 def main(folder: Path) -> None:
@@ -22,8 +23,12 @@ def main(folder: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extractall(folder, filter="data")
-    sources = product(".py", ".pyx", ".pxd", ".pyi", ".h")
-    complain("the source distribution", sources - names)
+    sources = product(".py", ".pyx", ".pxd", ".pyi", ".h", ".js", ".css", ".html", ".json", ".svg")
+    page = built_page()
+    complain("the source distribution", (sources | page) - names)
+    complain(
+        "the source distribution, which should not have", {name for name in names if "node_modules" in name}
+    )
 
     pip = [
         sys.executable,
@@ -41,10 +46,12 @@ def main(folder: Path) -> None:
         names = set(archive.namelist())
     compiled = {name.split(".")[0] for name in names if name.endswith(".so")}
     extensions = {name.removesuffix(".pyx") for name in product(".pyx")}
-    complain("the wheel", product(".py", ".pxd", ".pyi", ".typed") - names | extensions - compiled)
-    complain(
-        "the wheel, which should not have", {name for name in names if name.startswith(("tests", "bench"))}
-    )
+    wanted = product(".py", ".pxd", ".pyi", ".typed") | page
+    wanted = {name for name in wanted if not name.startswith(WEB) or name in page}
+    complain("the wheel", wanted - names | extensions - compiled)
+    foreign = {name for name in names if name.startswith(("tests", "bench"))}
+    foreign |= {name for name in names if name.startswith(WEB) and name not in page}
+    complain("the wheel, which should not have", foreign)
     print(f"{sdist.name} and {wheel.name} are complete: {len(names)} files, {len(compiled)} extensions")
 
 
@@ -54,6 +61,14 @@ def product(*suffixes: str) -> set[str]:
         ["git", "ls-files", "tradeback"], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     return {name for name in listing.stdout.splitlines() if Path(name).suffix in suffixes}
+
+
+def built_page() -> set[str]:
+    """Files of the page as `make build` left it."""
+    built = CHECKOUT / WEB / "dist"
+    files = {path.relative_to(CHECKOUT).as_posix() for path in built.rglob("*") if path.is_file()}
+    complain("the checkout, which `make build` has not brought the page,", set() if files else {str(built)})
+    return files
 
 
 def complain(where: str, names: set[str]) -> None:

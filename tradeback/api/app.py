@@ -15,6 +15,7 @@ from tradeback.api.health import Components, HealthResource, WebSocketResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Cors, Measured, Secured
 from tradeback.api.openapi import OpenApiResource
+from tradeback.api.page import PageResource
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
 from tradeback.api.udf import UdfResource
@@ -53,6 +54,7 @@ def create_app(config: Config, stores: Stores) -> App[Request, Response]:
         ("/api/v1/ws", WebSocketResource(config.server.ws_port), None),
         *((f"/api/v1/tradingview/{name}", udf, name) for name in udf.routes),
         *((f"/udf/{name}", udf, name) for name in udf.routes),
+        *PageResource(config.server.port, config.server.ws_port).routes(),
     ]
     for path, resource, suffix in routes:
         ending = f"_{suffix}" if suffix else ""

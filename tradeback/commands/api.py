@@ -41,6 +41,7 @@ def api(config: Config, ready_fd: int | None) -> None:
     listener = _listen(config)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
 
     def ready() -> None:
         log.info("api ready", rest=address)
