@@ -23,6 +23,7 @@ PROGRAMS: dict[str, list[str]] = {
     "probe": ["market", "wire", "measure"],
     "publish": ["wire", "measure"],
     "audit": ["wire", "measure"],
+    "requests": ["wire", "measure"],
 }
 
 # As setup.py compiles the product.

@@ -104,7 +104,6 @@ def test_a_bad_parameter_is_named(running: Running, path: str, parameter: str) -
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api/v1",
         "/api/v1/nothing",
         "/api/v1/symbols/NOTHING",
@@ -225,6 +224,15 @@ def test_metrics(running: Running) -> None:
     assert re.search(r"^tradeback_server_\w+_seconds_bucket", text, re.M)
     assert re.search(r"^tradeback_recorder_\w+", text, re.M)
     assert 'tradeback_api_requests_total{method="GET",route="/api/v1/symbols",status="200"}' in text
+    seconds = "tradeback_api_request_seconds"
+    buckets = [
+        float(line.split()[1])
+        for line in text.splitlines()
+        if line.startswith(f"{seconds}_bucket") and 'route="/api/v1/symbols"' in line
+    ]
+    assert len(buckets) == 13
+    assert buckets == sorted(buckets)
+    assert f'{seconds}_count{{route="/api/v1/symbols"}} {buckets[-1]}' in text
 
 
 def test_the_websocket_is_elsewhere(running: Running) -> None:

@@ -95,6 +95,7 @@ UNITS = {
     "rows/s": "rows a second",
     "records/s": "records of a journal",
     "sends/s/core": "a second of CPU time",
+    "requests/s/core": "a second of CPU time",
     "updates/s/core": "a second of CPU time",
     "of those sent": "as a share",
     "of that before": "as a multiple",

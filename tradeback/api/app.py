@@ -13,7 +13,7 @@ from tradeback.api.answers import Refused, write_error
 from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
-from tradeback.api.middleware import Cors, Measured, Secured
+from tradeback.api.middleware import Answer, Bounded, Cors, Measured
 from tradeback.api.openapi import OpenApiResource
 from tradeback.api.page import PageResource
 from tradeback.api.stores import Stores, Unavailable
@@ -24,17 +24,19 @@ from tradeback.config import Config
 log = structlog.get_logger(__name__)
 
 
-def create_app(config: Config, stores: Stores) -> App[Request, Response]:
+def create_app(config: Config, stores: Stores) -> App[Request, Answer]:
     """The application. Its caller closes the stores."""
     registry = CollectorRegistry()
+    requests = Requests()
     book = SymbolBook(stores)
     features = config.features
     described = OpenApiResource()
     udf = UdfResource(book, stores, config)
     health = HealthResource(Components(book, stores), stores)
     # In this order. Who is asking will be found out last, after CORS and the limits: authentication is one more.
-    middleware: list[Any] = [Measured(Requests(registry)), Cors(config.server.cors), Secured()]
-    app = App(middleware=middleware, independent_middleware=True)
+    middleware: list[Any] = [Measured(requests), Cors(config.server.cors), Bounded()]
+    app = App(middleware=middleware, independent_middleware=True, response_type=Answer)
+    registry.register(requests)
     registry.register(MappedCounters(stores))
     app.set_error_serializer(write_error)
     app.add_error_handler(Exception, _answer_500)

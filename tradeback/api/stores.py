@@ -7,6 +7,7 @@ the way may be gone at the next request.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,15 +37,21 @@ class Unavailable(TradebackError):
 
 
 class Store(Generic[Kind]):
-    """One store: its name, the file that it is in, and how it is opened. May be used from several threads."""
+    """One store: its name, the file that it is in, and how it is opened. May be used from several threads.
 
-    def __init__(self, name: str, path: Path, open_it: Callable[[], Kind]) -> None:
+    Whether another file stands at its place is looked after at each use, or, where that is not to be expected, no
+    more often than every `look_again` seconds.
+    """
+
+    def __init__(self, name: str, path: Path, open_it: Callable[[], Kind], look_again: float = 0.0) -> None:
         self.name = name
         self.path = path
         self._open = open_it
         self._lock = threading.Lock()
         self._opened: Kind | None = None
         self._file: tuple[int, int] | None = None
+        self._look_again = look_again
+        self._look_at = 0.0
 
     @contextmanager
     def use(self) -> Iterator[Kind]:
@@ -55,6 +62,9 @@ class Store(Generic[Kind]):
             raise Unavailable(self.name, str(error)) from error
 
     def _current(self) -> Kind:
+        opened = self._opened
+        if self._look_again and opened is not None and time.monotonic() < self._look_at:
+            return opened
         try:
             status = self.path.stat()
         except OSError as error:
@@ -65,6 +75,7 @@ class Store(Generic[Kind]):
                 # What was opened before is not closed: another thread may be reading it. Its last user frees it.
                 self._opened = self._open()
                 self._file = file
+            self._look_at = time.monotonic() + self._look_again
             return self._opened
 
     def close(self) -> None:

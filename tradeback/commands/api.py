@@ -67,7 +67,8 @@ def stores_of(config: Config) -> Stores:
     return Stores(
         Store("catalog", folder / CATALOG_FILE, catalog),
         Store("history", folder / HISTORY_FILE, history),
-        Store("prices", folder / TABLE_FILE, prices),
+        # The table is never replaced while it is in use.
+        Store("prices", folder / TABLE_FILE, prices, look_again=0.5),
         lambda: read_all(folder / "stats"),
     )
 
