@@ -218,6 +218,20 @@ class Session:
     last_activity: int
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the logins of a user may do: which symbols, and what is on the watchlist, in its order.
+
+    `sessions` are those that have neither ended nor expired: `token_hash` and `expires_at` of each. A user who is
+    disabled has none, and nothing on the watchlist.
+    """
+
+    user_id: int
+    symbol_patterns: tuple[str, ...]
+    watchlist: tuple[str, ...]
+    sessions: dict[bytes, int]
+
+
 def symbol_allowed(patterns: Iterable[str], symbol: str) -> bool:
     """Whether one of the patterns fits the symbol: `*` stands for any text, `?` for one character.
 

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 
 from tests.store.conftest import OpenAccounts, sqlite_config
 from tradeback.errors import AccountError, WatchlistFullError
-from tradeback.model import Session, User, symbol_allowed
+from tradeback.model import Account, Session, User, symbol_allowed
 from tradeback.passwords import hash_password
 from tradeback.store import accounts as sql
+from tradeback.store import login_failures
 from tradeback.store.accounts import open_accounts
 from tradeback.store.base import Accounts
-from tradeback.store.migrations.versions import v0002_accounts
+from tradeback.store.migrations.versions import v0002_accounts, v0003_changed_accounts
 from tradeback.tokens import new_token, token_hash
 
 NOW = 1_800_000_000
@@ -239,6 +240,57 @@ def test_the_version_tells_others_of_every_change_and_of_nothing_else(
     assert not changed()
 
 
+def test_what_changed_since_a_version_is_found(open_accounts_again: OpenAccounts) -> None:
+    accounts, other = open_accounts_again(), open_accounts_again()
+    alice, bob, carol = (accounts.add_user(name, "hash", ["B*"]) for name in ("alice", "bob", "carol"))
+    assert [account.user_id for account in other.changed_accounts(-1)[1]] == [alice.id, bob.id, carol.id]
+    seen = other.version()
+
+    def changed() -> list[Account]:
+        nonlocal seen
+        found: list[Account]
+        seen, found = other.changed_accounts(seen, now=NOW)
+        assert seen == other.version()
+        return found
+
+    assert changed() == []
+    accounts.watch(carol.id, "BTCUSDT")
+    accounts.watch(carol.id, "AAVEUSDT")
+    assert changed() == [Account(carol.id, ("B*",), ("BTCUSDT", "AAVEUSDT"), {})]
+    one, two = login(bob, "1"), login(bob, "2", NOW + 50)
+    accounts.add_session(one)
+    accounts.add_session(two)
+    both = {one.token_hash: NOW + 100, two.token_hash: NOW + 50}
+    assert changed() == [Account(bob.id, ("B*",), (), both)]
+    accounts.renew(two.token_hash, NOW + 200, now=NOW)
+    assert changed() == [Account(bob.id, ("B*",), (), both | {two.token_hash: NOW + 200})]
+    accounts.end_session(one.token_hash)
+    accounts.set_watchlist(carol.id, [])
+    assert changed() == [
+        Account(bob.id, ("B*",), (), {two.token_hash: NOW + 200}),
+        Account(carol.id, ("B*",), (), {}),
+    ]
+    accounts.watch(bob.id, "BNBUSDT")
+    accounts.set_patterns(alice.id, ["*"])
+    assert changed() == [
+        Account(alice.id, ("*",), (), {}),
+        Account(bob.id, ("B*",), ("BNBUSDT",), {two.token_hash: NOW + 200}),
+    ]
+    accounts.set_active(bob.id, False)
+    assert changed() == [Account(bob.id, ("B*",), (), {})]
+    accounts.set_active(bob.id, True)
+    assert changed() == [Account(bob.id, ("B*",), ("BNBUSDT",), {})]
+    accounts.add_session(login(bob, "3", NOW + 10))
+    assert changed()[0].sessions == {login(bob, "3").token_hash: NOW + 10}
+    accounts.set_password(bob.id, "another")
+    assert changed() == [Account(bob.id, ("B*",), ("BNBUSDT",), {})]
+    # What merely expired is told by the times that are known already.
+    accounts.add_session(login(alice, "4", NOW + 10))
+    changed()
+    assert accounts.expire(NOW + 10) > 0
+    assert changed() == []
+
+
 def test_logins_of_a_user_get_slower_wherever_they_come_from(accounts: Accounts, alice: User) -> None:
     for name in ("alice", "nobody"):  # the same for a user that does not exist
         waits = []
@@ -254,13 +306,13 @@ def test_logins_of_a_user_get_slower_wherever_they_come_from(accounts: Accounts,
 
 
 def test_logins_from_an_address_get_slower_whoever_is_named(accounts: Accounts) -> None:
-    for n in range(sql.FREE_FAILURES_OF_ADDRESS + 2):
+    for n in range(login_failures.FREE_FAILURES_OF_ADDRESS + 2):
         accounts.login_failed(f"user{n}", "2001:db8::1", NOW)
     assert accounts.login_wait("new", "2001:db8::1", NOW) == 4
     assert accounts.login_wait("new", "2001:db8::ffff:1", NOW) == 4  # of the same network
     assert accounts.login_wait("new", "2001:db8:0:1::1", NOW) == 0
     assert accounts.login_wait("new", "2001:db8::1", NOW - 1000) == 4  # the clock was set back
-    assert accounts.login_wait("new", "2001:db8::1", NOW + sql.FAILURES_KEPT_S) == 0
+    assert accounts.login_wait("new", "2001:db8::1", NOW + login_failures.FAILURES_KEPT_S) == 0
 
 
 def test_a_success_forgives_the_user_and_not_what_else_the_address_did(
@@ -268,7 +320,7 @@ def test_a_success_forgives_the_user_and_not_what_else_the_address_did(
 ) -> None:
     for _ in range(5):
         accounts.login_failed("alice", "10.0.0.1", NOW)
-    for n in range(sql.FREE_FAILURES_OF_ADDRESS):
+    for n in range(login_failures.FREE_FAILURES_OF_ADDRESS):
         accounts.login_failed(f"user{n}", "10.0.0.1", NOW)
     assert accounts.login_wait("alice", "10.0.0.1", NOW) == 32
     accounts.login_succeeded("alice", "10.0.0.1")
@@ -284,7 +336,9 @@ def test_guesses_at_once_are_no_faster_than_in_a_row(open_accounts_again: OpenAc
         waits = list(
             threads.map(lambda n: stores[n % 3].login_attempt("alice", f"10.0.{n}.1", NOW), range(24))
         )
-    assert sorted(waits) == [0.0] * sql.FREE_FAILURES_OF_USER + [1.0] * (24 - sql.FREE_FAILURES_OF_USER)
+    assert sorted(waits) == [0.0] * login_failures.FREE_FAILURES_OF_USER + [1.0] * (
+        24 - login_failures.FREE_FAILURES_OF_USER
+    )
     stores[0].login_succeeded("alice", "10.0.0.1")
     assert stores[1].login_attempt("alice", "10.0.0.1", NOW) == 0
 
@@ -305,7 +359,7 @@ def test_a_user_has_so_many_sessions_at_most(accounts: Accounts, alice: User) ->
 def test_a_flood_of_names_pushes_out_itself_alone(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "MAX_FAILURE_ROWS", 20)
+    monkeypatch.setattr(login_failures, "MAX_FAILURE_ROWS", 20)
     for _ in range(6):
         accounts.login_failed("alice", "10.0.0.1", NOW)
     for n in range(40):
@@ -313,7 +367,12 @@ def test_a_flood_of_names_pushes_out_itself_alone(
     assert accounts.login_wait("alice", "10.2.0.1", NOW) == 8
     assert isinstance(accounts, sql.SqlAccounts)
     with accounts.engine.connect() as connection:
-        assert connection.execute(sql.select(sql.func.count()).select_from(sql.login_failures)).scalar() == 20
+        assert (
+            connection.execute(
+                sql.select(sql.func.count()).select_from(login_failures.login_failures)
+            ).scalar()
+            == 20
+        )
 
 
 def test_passwords_tokens_and_typed_names_are_nowhere_in_the_files(
@@ -358,7 +417,7 @@ def test_processes_at_once_lose_nothing(tmp_path: Path) -> None:
             [f"P{number}S{n}" for n in range(20)] for number in range(2)
         ]
         assert accounts.version() >= 1 + 2 + 80
-        assert accounts.login_wait("alice", "10.9.9.9", NOW) == sql.LONGEST_LOGIN_WAIT_S
+        assert accounts.login_wait("alice", "10.9.9.9", NOW) == login_failures.LONGEST_LOGIN_WAIT_S
 
 
 @pytest.mark.parametrize("dialect", ["mysql", "mariadb"])
@@ -368,9 +427,11 @@ def test_the_tables_can_be_told_to_mysql_and_mariadb(dialect: str) -> None:
     context = MigrationContext.configure(dialect_name=dialect, opts={"as_sql": True, "output_buffer": told})
     with Operations.context(context):
         v0002_accounts.upgrade()
+        v0003_changed_accounts.upgrade()
     text = told.getvalue()
     assert "id INTEGER NOT NULL AUTO_INCREMENT" in text
     assert "CONSTRAINT unique_session_symbol UNIQUE (session_id, symbol)" in text
     # Without NULL some versions of both give a TIMESTAMP a default of their own.
     assert "expires_at TIMESTAMP NULL" in text
     assert text.count("CREATE TABLE") == 5
+    assert "ALTER TABLE users ADD COLUMN version BIGINT" in text

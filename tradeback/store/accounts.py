@@ -1,16 +1,16 @@
 """Users, sessions, watchlists and failed logins, in the catalog's database (`catalog.py` opens it).
 
 Every change begins with a write to `accounts_mark`: from there to its end a transaction is the only one that changes
-accounts, and the number there tells others that something did.
+accounts, and the number there tells others that something did. A change of a user's rights, sessions or watchlist ends
+with that number noted at the user, so that others find what changed.
 """
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Connection,
     Dialect,
     Engine,
@@ -28,6 +29,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    and_,
+    cast,
     delete,
     func,
     insert,
@@ -37,7 +40,8 @@ from sqlalchemy import (
 
 from tradeback.config import Config
 from tradeback.errors import AccountError, WatchlistFullError
-from tradeback.model import EVERY_SYMBOL, Session, User
+from tradeback.model import EVERY_SYMBOL, Account, Session, User
+from tradeback.store import login_failures as failures
 from tradeback.store.catalog import metadata, open_catalog
 from tradeback.store.sqlite import plain_errors
 
@@ -48,13 +52,6 @@ MAX_PATTERNS = 100
 MAX_SYMBOL_BYTES = 50
 MAX_USER_AGENT = 1024  # characters that are kept of it
 MAX_ADDRESS = 45
-
-# Failed logins: so many are free, then each wait is twice the one before. An address may be that of many people.
-FREE_FAILURES_OF_USER = 3
-FREE_FAILURES_OF_ADDRESS = 20
-LONGEST_LOGIN_WAIT_S = 300.0
-FAILURES_KEPT_S = 3600
-MAX_FAILURE_ROWS = 10_000
 
 
 class Moment(TypeDecorator[int]):
@@ -79,6 +76,7 @@ users = Table(
     Column("is_active", Boolean, nullable=False),
     Column("symbol_patterns", Text, nullable=False),
     Column("created_at", Moment),
+    Column("version", BigInteger, nullable=False, index=True),
     sqlite_autoincrement=True,
 )
 
@@ -108,15 +106,6 @@ user_sessions = Table(
     Column("last_activity", Moment),
     Column("created_at", Moment),
     Column("expires_at", Moment, index=True),
-)
-
-# `subject` is a SHA-256: people type their password where the name belongs.
-login_failures = Table(
-    "login_failures",
-    metadata,
-    Column("subject", String(64), primary_key=True),
-    Column("failures", Integer, nullable=False),
-    Column("failed_at", BigInteger, nullable=False),
 )
 
 accounts_mark = Table(
@@ -164,6 +153,7 @@ class SqlAccounts:
                 "is_active": True,
                 "symbol_patterns": ",".join(allowed),
                 "created_at": created,
+                "version": 0,
             }
             key = connection.execute(insert(users).values(values)).inserted_primary_key
             if key is None:
@@ -217,6 +207,7 @@ class SqlAccounts:
             ids = connection.execute(kept).scalars().all()
             connection.execute(delete(user_sessions).where(of_user, user_sessions.c.id.not_in(ids)))
             connection.execute(insert(user_sessions).values(values))
+            _note(connection, users.c.id == session.user_id)
 
     def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
         with self._read() as connection:
@@ -244,14 +235,19 @@ class SqlAccounts:
             .values(expires_at=expires_at, last_activity=seconds)
         )
         with self._change() as connection:
-            return connection.execute(statement).rowcount > 0
+            renewed = connection.execute(statement).rowcount > 0
+            _note(connection, _owner(token_hash))
+            return renewed
 
     def end_session(self, token_hash: bytes) -> bool:
         with self._change() as connection:
-            return _end(connection, user_sessions.c.session_token == token_hash.hex()) > 0
+            ended = _end(connection, user_sessions.c.session_token == token_hash.hex()) > 0
+            _note(connection, _owner(token_hash))
+            return ended
 
     def end_sessions(self, user_id: int) -> int:
         with self._change() as connection:
+            _note(connection, users.c.id == user_id)
             return _end(connection, user_sessions.c.user_id == str(user_id))
 
     def expire(self, now: float | None = None) -> int:
@@ -279,6 +275,7 @@ class SqlAccounts:
             connection.execute(
                 insert(market_watch).values(_watched_row(user_id, symbol, order, _seconds(None)))
             )
+            _note(connection, users.c.id == user_id)
             return [*listed, symbol]
 
     def unwatch(self, user_id: int, symbol: str) -> list[str]:
@@ -286,6 +283,7 @@ class SqlAccounts:
             connection.execute(
                 delete(market_watch).where(market_watch.c.user_id == user_id, market_watch.c.symbol == symbol)
             )
+            _note(connection, users.c.id == user_id)
             return _watchlist(connection, user_id)
 
     def set_watchlist(self, user_id: int, symbols: Sequence[str]) -> list[str]:
@@ -301,6 +299,7 @@ class SqlAccounts:
             rows = [_watched_row(user_id, symbol, order, now) for order, symbol in enumerate(listed)]
             if rows:
                 connection.execute(insert(market_watch), rows)
+            _note(connection, users.c.id == user_id)
         return listed
 
     def watched(self) -> set[str]:
@@ -315,39 +314,67 @@ class SqlAccounts:
 
     def login_wait(self, username: str, address: str, now: float) -> float:
         with self._read() as connection:
-            return _wait(connection, username, address, now)
+            return failures.wait(connection, username, address, now)
 
     def login_attempt(self, username: str, address: str, now: float) -> float:
         with self._change(seen=False) as connection:
-            wait = _wait(connection, username, address, now)
+            wait = failures.wait(connection, username, address, now)
             if wait <= 0:
-                _count_failure(connection, username, address, now)
+                failures.count(connection, username, address, now)
             return wait
 
     def login_failed(self, username: str, address: str, now: float) -> None:
         with self._change(seen=False) as connection:
-            _count_failure(connection, username, address, now)
+            failures.count(connection, username, address, now)
 
     def login_succeeded(self, username: str, address: str) -> None:
-        """Forgives the user's failures, and as many of the address: not those with other names from there, which
-        someone with an account could otherwise wipe out."""
-        (user, _), (place, _) = _subjects(username, address)
-        own = select(login_failures.c.failures).where(login_failures.c.subject == user)
         with self._read() as connection:
-            if connection.execute(own).first() is None:
+            if not failures.has_failed(connection, username, address):
                 return
         with self._change(seen=False) as connection:
-            forgiven = connection.execute(own).scalar() or 0
-            connection.execute(delete(login_failures).where(login_failures.c.subject == user))
-            at_place = login_failures.c.subject == place
-            connection.execute(
-                update(login_failures).where(at_place).values(failures=login_failures.c.failures - forgiven)
-            )
-            connection.execute(delete(login_failures).where(at_place, login_failures.c.failures <= 0))
+            failures.forgive(connection, username, address)
 
     def version(self) -> int:
+        # By the driver itself: SQLAlchemy's statements take ten times as long, and this is asked all the time.
+        with plain_errors(self.place), closing(self.engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            cursor.execute("SELECT version FROM accounts_mark")
+            ((version,),) = cursor.fetchall()
+            cursor.close()
+        return int(version)
+
+    def changed_accounts(self, since: int, *, now: float | None = None) -> tuple[int, list[Account]]:
+        changed = users.c.version > since
+        listed = (
+            select(market_watch.c.user_id, market_watch.c.symbol)
+            .join(users, users.c.id == market_watch.c.user_id)
+            .where(changed, users.c.is_active.is_(True))
+            .order_by(market_watch.c.display_order, market_watch.c.id)
+        )
+        opened = (
+            select(
+                cast(user_sessions.c.user_id, Integer),
+                user_sessions.c.session_token,
+                user_sessions.c.expires_at,
+            )
+            .join(users, users.c.id == cast(user_sessions.c.user_id, Integer))
+            .where(changed, users.c.is_active.is_(True), _is_open(_seconds(now)))
+        )
+        found = select(users.c.id, users.c.symbol_patterns).where(changed).order_by(users.c.id)
+        watchlists: defaultdict[int, list[str]] = defaultdict(list)
+        sessions: defaultdict[int, dict[bytes, int]] = defaultdict(dict)
         with self._read() as connection:
-            return int(connection.execute(select(accounts_mark.c.version)).scalar_one())
+            # First: what changes while the rest is read is then found once more.
+            version = int(connection.execute(select(accounts_mark.c.version)).scalar_one())
+            rows = connection.execute(found).all()
+            for user_id, symbol in connection.execute(listed):
+                watchlists[user_id].append(symbol)
+            for user_id, token, expires_at in connection.execute(opened):
+                sessions[user_id][bytes.fromhex(token)] = expires_at
+        return version, [
+            Account(user_id, tuple(patterns.split(",")), tuple(watchlists[user_id]), sessions[user_id])
+            for user_id, patterns in rows
+        ]
 
     def close(self) -> None:
         self.engine.dispose()
@@ -368,6 +395,7 @@ class SqlAccounts:
         with self._change() as connection:
             _check_user(connection, user_id)
             connection.execute(update(users).where(users.c.id == user_id).values(values))
+            _note(connection, users.c.id == user_id)
             return _end(connection, user_sessions.c.user_id == str(user_id)) if ends_sessions else 0
 
 
@@ -391,8 +419,24 @@ def _session(row: Sequence[Any]) -> Session:
     return Session(bytes.fromhex(token), int(user_id), *rest)
 
 
+def _is_open(now: int) -> ColumnElement[bool]:
+    return and_(user_sessions.c.is_active.is_(True), user_sessions.c.expires_at > now)
+
+
 def _active(now: int) -> Any:
-    return select(*_SESSION).where(user_sessions.c.is_active.is_(True), user_sessions.c.expires_at > now)
+    return select(*_SESSION).where(_is_open(now))
+
+
+def _owner(token_hash: bytes) -> ColumnElement[bool]:
+    """The user whose session it is, or was."""
+    token = user_sessions.c.session_token == token_hash.hex()
+    return users.c.id == select(cast(user_sessions.c.user_id, Integer)).where(token).scalar_subquery()
+
+
+def _note(connection: Connection, condition: ColumnElement[bool]) -> None:
+    """Note the version of this change at these users."""
+    version = select(accounts_mark.c.version).scalar_subquery()
+    connection.execute(update(users).where(condition).values(version=version))
 
 
 def _end(connection: Connection, condition: Any) -> int:
@@ -466,72 +510,3 @@ def _new_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
             f"{len(allowed)} patterns were given: a user has 1 to {MAX_PATTERNS}, * allows every symbol"
         )
     return allowed
-
-
-def _subjects(username: str, address: str) -> tuple[tuple[str, int], tuple[str, int]]:
-    """What failures are counted under, and how many are free: the user, whether there is one or not, and the
-    address."""
-    user = hashlib.sha256(b"user\0" + username.lower().encode("utf-8", "surrogatepass")).hexdigest()
-    place = hashlib.sha256(b"address\0" + _network(address).encode("utf-8", "surrogatepass")).hexdigest()
-    return (user, FREE_FAILURES_OF_USER), (place, FREE_FAILURES_OF_ADDRESS)
-
-
-def _network(address: str) -> str:
-    """The address, of IPv6 its /64: that is what one person has."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((int(parsed), 64), strict=False))
-
-
-def _failures(connection: Connection, subject: str, now: float) -> tuple[int, float]:
-    """How often it failed, and when last; none where that is long ago."""
-    found = select(login_failures.c.failures, login_failures.c.failed_at).where(
-        login_failures.c.subject == subject
-    )
-    row = connection.execute(found).first()
-    if row is None or row.failed_at + FAILURES_KEPT_S <= now:
-        return 0, 0.0
-    return row.failures, row.failed_at
-
-
-def _wait(connection: Connection, username: str, address: str, now: float) -> float:
-    waits = [0.0]
-    for subject, free in _subjects(username, address):
-        failures, failed_at = _failures(connection, subject, now)
-        if failures >= free:
-            wait = min(2.0 ** min(failures - free, 30), LONGEST_LOGIN_WAIT_S)
-            # A clock that was set back makes nobody wait for longer.
-            waits.append(min(failed_at + wait - now, wait))
-    return max(waits)
-
-
-def _count_failure(connection: Connection, username: str, address: str, now: float) -> None:
-    for subject, _ in _subjects(username, address):
-        failures, _ = _failures(connection, subject, now)
-        connection.execute(delete(login_failures).where(login_failures.c.subject == subject))
-        row = {"subject": subject, "failures": failures + 1, "failed_at": int(now)}
-        connection.execute(insert(login_failures).values(row))
-    _bound_failures(connection, now)
-
-
-def _bound_failures(connection: Connection, now: float) -> None:
-    """Drop what is forgotten, then the fewest failures first: a flood of names made up pushes out itself alone."""
-    count = select(func.count()).select_from(login_failures)
-    if connection.execute(count).scalar_one() <= MAX_FAILURE_ROWS:
-        return
-    connection.execute(delete(login_failures).where(login_failures.c.failed_at <= int(now) - FAILURES_KEPT_S))
-    excess = connection.execute(count).scalar_one() - MAX_FAILURE_ROWS
-    if excess > 0:
-        order = (login_failures.c.failures, login_failures.c.failed_at)
-        least = (
-            connection.execute(select(login_failures.c.subject).order_by(*order).limit(excess))
-            .scalars()
-            .all()
-        )
-        connection.execute(delete(login_failures).where(login_failures.c.subject.in_(least)))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tradeback.model import (
     EVERY_SYMBOL,
+    Account,
     Bar,
     CurrentPrice,
     EnigmaLevel,
@@ -290,7 +291,13 @@ class Accounts(Protocol):
         ...
 
     def version(self) -> int:
-        """A number that rises with every change of users, sessions or watchlists, by whatever process."""
+        """A number that rises with every change of users, sessions or watchlists, by whatever process. Cheap: it is
+        made to be asked many times a second."""
+        ...
+
+    def changed_accounts(self, since: int, *, now: float | None = None) -> tuple[int, list[Account]]:
+        """A version, and the accounts of the users that changed after the version `since` (-1: of all users), as
+        they were at that version or later. Sessions that merely expired are no change."""
         ...
 
     def close(self) -> None:

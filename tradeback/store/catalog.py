@@ -45,7 +45,7 @@ from tradeback.store.sqlite import plain_errors, sqlite_engine
 
 CATALOG_FILE = "catalog.sqlite"
 JOURNAL_FOLDER = "journal"
-SCHEMA_VERSION = "0002_accounts"  # the newest migration
+SCHEMA_VERSION = "0003_changed_accounts"  # the newest migration
 LAST_STREAM_ID = 65_535
 AMOUNT_DIGITS, AMOUNT_DECIMALS = 20, 8
 
