@@ -309,9 +309,16 @@ cdef class ClientListener(WSListener):
         return 0
 
     def answer_close(self, WSFrame frame) -> None:
-        """The client closes: answer with its code (1000 where it named none) and end the connection."""
+        """The client closes: answer with its code (1000 where it named none) and end the connection.
+
+        RFC 6455, 7.4: 1004, 1005, 1006 and 1015 are never sent, and nothing below 1000 or from 5000 on is a code.
+        """
         cdef int code = <int>frame.get_close_code()
-        self.close(code if code else CloseCode.NORMAL)
+        if frame.payload_size < 2:
+            code = CloseCode.NORMAL
+        elif not 1000 <= code < 5000 or code in (1004, 1005, 1006, 1015):
+            code = CloseCode.PROTOCOL_ERROR
+        self.close(code)
         self.transport.disconnect()
 
     cdef int leave(self) except -1:
