@@ -1,11 +1,11 @@
-// The page, bundled with hashed names into dist/, and beside it client.js and datafeed.js as they stand in src/, under
-// names that stay: they are ES modules for use without the page.
+// The page, bundled with hashed names into dist/, and beside it client.js and datafeed.js, with what they import, as they
+// stand in src/, under names that stay: they are ES modules for use without the page.
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import { defineConfig } from "vite";
 
-const AS_THEY_STAND = ["client.js", "datafeed.js"];
+const AS_THEY_STAND = ["client.js", "datafeed.js", "figures.js", "frames.js"];
 const source = (name) => fileURLToPath(new URL(`src/${name}`, import.meta.url));
 
 const asTheyStand = {
