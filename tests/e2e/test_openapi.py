@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -17,9 +19,12 @@ from tests.store.conftest import sqlite_config
 from tradeback.api.app import create_app
 from tradeback.api.openapi import document
 from tradeback.commands.api import stores_of
+from tradeback.passwords import hash_password
+from tradeback.store.accounts import open_accounts
 
 DOCUMENT = document()
 PATHS = sorted(DOCUMENT["paths"])
+OPERATIONS = sorted((path, method) for path in PATHS for method in DOCUMENT["paths"][path])
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
-    app = create_app(sqlite_config(tmp_path), stores_of(sqlite_config(tmp_path)))
+    app = create_app(sqlite_config(tmp_path), stores_of(sqlite_config(tmp_path)), b"secret")
     for path in PATHS:
         assert app._router.find(path.replace("{symbol}", "X")) is not None, path
     described = {path.replace("{symbol}", "*") for path in PATHS}
@@ -55,28 +60,55 @@ def values(schema: dict[str, Any]) -> st.SearchStrategy[str]:
     return st.sampled_from([SYMBOL, "BINANCE:ETHUSDT", "BTC,ETH"]) | st.text(max_size=60)
 
 
+def bodies(schema: dict[str, Any]) -> st.SearchStrategy[bytes]:
+    """Bodies as the schema has them, and bodies that it does not."""
+    fields = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
+    texts = st.text(max_size=70)
+    values = texts | st.lists(texts | st.sampled_from([SYMBOL, "ETHUSDT"]), max_size=3) | st.none()
+    objects = st.fixed_dictionaries(dict.fromkeys(fields, values), optional={"other": values})
+    return objects.map(lambda content: json.dumps(content).encode()) | st.binary(max_size=50)
+
+
 @st.composite
-def requests(draw: st.DrawFn) -> tuple[str, str]:
-    """A path of the document, and it with values."""
-    template = draw(st.sampled_from(PATHS))
-    path, query = template, {}
-    for parameter in DOCUMENT["paths"][template]["get"]["parameters"]:
+def requests(draw: st.DrawFn) -> tuple[str, str, str, bytes | None]:
+    """A path of the document, a method, the path with values, and a body."""
+    template, method = draw(st.sampled_from(OPERATIONS))
+    operation = DOCUMENT["paths"][template][method]
+    path, query, body = template, {}, None
+    if "requestBody" in operation:
+        body = draw(bodies(operation["requestBody"]["content"]["application/json"]["schema"]))
+    for parameter in operation["parameters"]:
         if parameter["in"] == "path":
             value = draw(st.sampled_from([SYMBOL, "ETHUSDT"]) | st.text(min_size=1, max_size=20))
             path = path.replace("{symbol}", quote(value, safe=""))
         elif draw(st.booleans()):
             query[parameter["name"]] = draw(values(parameter["schema"]))
-    return template, f"{path}?{urlencode(query, errors='replace')}" if query else path
+    path = f"{path}?{urlencode(query, errors='replace')}" if query else path
+    return template, method, path, body
+
+
+@pytest.fixture(scope="module")
+def token(running: Running) -> str:
+    with closing(open_accounts(sqlite_config(running.folder))) as accounts:
+        accounts.add_user("alice", hash_password("correct horse"))
+    login = b'{"username":"alice","password":"correct horse"}'
+    answer = running.api.ask("/api/v1/auth/login", "POST", login, Content_Type="application/json")
+    return str(answer.json["token"])
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(request=requests())
-def test_what_is_answered_is_described(running: Running, request: tuple[str, str]) -> None:
-    template, path = request
-    answer = running.api.ask(path)
+def test_what_is_answered_is_described(
+    running: Running, token: str, request: tuple[str, str, str, bytes | None]
+) -> None:
+    template, method, path, body = request
+    headers = {"Content_Type": "application/json"} if body is not None else {}
+    if template.endswith(("/marketwatch", "/marketwatch/{symbol}")):
+        headers["Authorization"] = f"Bearer {token}"
+    answer = running.api.ask(path, method.upper(), body, **headers)
     if "%2F" in path.partition("?")[0] and answer.status == 404:
         return  # another path: what a slash parts
-    described = DOCUMENT["paths"][template]["get"]["responses"]
+    described = DOCUMENT["paths"][template][method]["responses"]
     assert answer.status != 500
     assert str(answer.status) in described, (path, answer)
     (kind,) = described[str(answer.status)]["content"]
@@ -91,6 +123,6 @@ def test_the_document_and_its_page(running: Running) -> None:
     page = running.api.ask("/api/v1/docs")
     assert page.headers["content-type"].startswith("text/html")
     text = page.body.decode()
-    assert all(path in text for path in PATHS)
+    assert all(f"{method.upper()} {path}" in text for path, method in OPERATIONS)
     assert "http" not in text
     assert "<script" not in text

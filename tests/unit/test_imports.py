@@ -52,7 +52,13 @@ ROOMS: dict[str, set[str]] = {
         "tradeback.store.base",
         *FIRST,
     },
-    "tradeback.api": {"tradeback.store.base", "tradeback.store.stats", *FIRST},
+    "tradeback.api": {
+        "tradeback.passwords",
+        "tradeback.store.base",
+        "tradeback.store.stats",
+        "tradeback.tokens",
+        *FIRST,
+    },
     # The composition roots put the rest together.
     "tradeback.server.app": {"tradeback"},
     "tradeback.recorder.app": {"tradeback"},

@@ -10,8 +10,10 @@ from falcon import App, Request, Response
 from prometheus_client import CollectorRegistry
 
 from tradeback.api.answers import Refused, write_error
+from tradeback.api.auth import AuthResource, SameSite, Sessions
 from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
+from tradeback.api.marketwatch import MarketWatchResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Answer, Bounded, Cors, Measured
 from tradeback.api.openapi import OpenApiResource
@@ -24,8 +26,8 @@ from tradeback.config import Config
 log = structlog.get_logger(__name__)
 
 
-def create_app(config: Config, stores: Stores) -> App[Request, Answer]:
-    """The application. Its caller closes the stores."""
+def create_app(config: Config, stores: Stores, secret: bytes) -> App[Request, Answer]:
+    """The application; `secret` signs session tokens (`tokens.py`). Its caller closes the stores."""
     registry = CollectorRegistry()
     requests = Requests()
     book = SymbolBook(stores)
@@ -33,8 +35,12 @@ def create_app(config: Config, stores: Stores) -> App[Request, Answer]:
     described = OpenApiResource()
     udf = UdfResource(book, stores, config)
     health = HealthResource(Components(book, stores), stores)
-    # In this order. Who is asking will be found out last, after CORS and the limits: authentication is one more.
-    middleware: list[Any] = [Measured(requests), Cors(config.server.cors), Bounded()]
+    sessions = Sessions(config, stores, secret)
+    auth = AuthResource(sessions, stores, config)
+    marketwatch = MarketWatchResource(sessions, book, stores)
+    cors = config.server.cors
+    # In this order. Who is asking is found out where it matters, by `Sessions`.
+    middleware: list[Any] = [Measured(requests), Cors(cors), Bounded(), SameSite(cors)]
     app = App(middleware=middleware, independent_middleware=True, response_type=Answer)
     registry.register(requests)
     registry.register(MappedCounters(stores))
@@ -47,6 +53,9 @@ def create_app(config: Config, stores: Stores) -> App[Request, Answer]:
         ("/api/v1/symbols/{symbol}/price", PriceResource(book, stores), None),
         ("/api/v1/symbols/{symbol}/bars", BarsResource(book, stores, features), None),
         ("/api/v1/symbols/{symbol}/enigma", EnigmaResource(book, stores, features), None),
+        *((f"/api/v1/auth/{name}", auth, name) for name in ("login", "logout", "session")),
+        ("/api/v1/marketwatch", marketwatch, None),
+        ("/api/v1/marketwatch/{symbol}", marketwatch, "symbol"),
         ("/api/v1/health", health, None),
         ("/api/v1/health/ready", health, "ready"),
         ("/api/v1/health/detailed", health, "detailed"),
@@ -60,8 +69,8 @@ def create_app(config: Config, stores: Stores) -> App[Request, Answer]:
     ]
     for path, resource, suffix in routes:
         ending = f"_{suffix}" if suffix else ""
-        # HEAD is GET whose body Falcon leaves out.
-        setattr(resource, f"on_head{ending}", getattr(resource, f"on_get{ending}"))
+        if get := getattr(resource, f"on_get{ending}", None):
+            setattr(resource, f"on_head{ending}", get)  # whose body Falcon leaves out
         app.add_route(path, resource, suffix=suffix)
     return app
 

@@ -6,12 +6,12 @@ import random
 import secrets
 import time
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from falcon import Request, Response, ResponseOptions
 
 from tradeback.api.answers import Refused
 from tradeback.api.metrics import Requests
+from tradeback.api.origin import origin_allowed
 from tradeback.config import CorsConfig
 
 MAX_BODY_BYTES = 64 * 1024
@@ -94,7 +94,7 @@ class Cors:
 
     def process_request(self, request: Request, response: Response) -> None:
         origin = request.env.get("HTTP_ORIGIN")
-        if origin is None or not self._allows(origin, request):
+        if origin is None or not origin_allowed(self._config, origin, request):
             return
         response.set_header("Access-Control-Allow-Origin", "*" if self._for_all else origin)
         if self._config.allow_credentials:
@@ -112,12 +112,3 @@ class Cors:
     @property
     def _for_all(self) -> bool:
         return "*" in self._config.allowed_origins
-
-    def _allows(self, origin: str, request: Request) -> bool:
-        if self._for_all or origin in self._config.allowed_origins:
-            return True
-        try:
-            parts = urlsplit(origin)
-            return parts.scheme in {"http", "https"} and parts.hostname == request.host.lower()
-        except ValueError:
-            return False

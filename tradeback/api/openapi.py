@@ -13,6 +13,7 @@ from falcon import Request, Response
 
 from tradeback.api.answers import write_bytes, write_tagged
 from tradeback.api.bars import MAX_BARS
+from tradeback.api.openapi_accounts import ACCOUNT_PATHS, ACCOUNT_SCHEMAS, SECURITY_SCHEMES
 from tradeback.api.params import MAX_SECONDS
 from tradeback.api.symbols import MAX_QUERY
 from tradeback.api.udf import SERVED
@@ -159,8 +160,8 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Trade-Back", "version": "1", "description": "Market data over REST."},
-        "paths": paths,
-        "components": {"schemas": SCHEMAS},
+        "paths": paths | ACCOUNT_PATHS,
+        "components": {"schemas": SCHEMAS | ACCOUNT_SCHEMAS, "securitySchemes": SECURITY_SCHEMES},
     }
 
 
@@ -202,6 +203,23 @@ class OpenApiResource:
         write_bytes(response, self._page, cache="public, max-age=60", kind="text/html; charset=utf-8")
 
 
+def _operation(title: str, operation: dict[str, Any]) -> str:
+    parts = [f"<h2><code>{html.escape(title)}</code></h2><p>{html.escape(operation['summary'])}</p><ul>"]
+    for parameter in operation["parameters"]:
+        schema = html.escape(orjson.dumps(parameter["schema"]).decode())
+        need = ", required" if parameter["required"] else ""
+        parts.append(
+            f"<li><code>{parameter['name']}</code> ({parameter['in']}{need}): <code>{schema}</code></li>"
+        )
+    for kind, body in operation.get("requestBody", {}).get("content", {}).items():
+        schema = html.escape(orjson.dumps(body["schema"]).decode())
+        parts.append(f"<li>the body, {kind}: <code>{schema}</code></li>")
+    if operation.get("security"):
+        parts.append("<li>for whoever is logged in</li>")
+    parts.append(f"</ul><p>Answers: {', '.join(operation['responses'])}</p>")
+    return "".join(parts)
+
+
 def page(described: dict[str, Any]) -> str:
     """The document as HTML: no script, nothing from elsewhere."""
     parts = [
@@ -211,15 +229,8 @@ def page(described: dict[str, Any]) -> str:
         '<p>The same for programs: <a href="/api/v1/openapi.json">openapi.json</a></p>'
     ]
     for path, methods in described["paths"].items():
-        get = methods["get"]
-        parts.append(f"<h2><code>GET {html.escape(path)}</code></h2><p>{html.escape(get['summary'])}</p><ul>")
-        for parameter in get["parameters"]:
-            schema = html.escape(orjson.dumps(parameter["schema"]).decode())
-            need = ", required" if parameter["required"] else ""
-            parts.append(
-                f"<li><code>{parameter['name']}</code> ({parameter['in']}{need}): <code>{schema}</code></li>"
-            )
-        parts.append(f"</ul><p>Answers: {', '.join(get['responses'])}</p>")
+        for method, operation in methods.items():
+            parts.append(_operation(f"{method.upper()} {path}", operation))
     parts.append("<h2>Schemas</h2>")
     for name, schema in described["components"]["schemas"].items():
         text = html.escape(orjson.dumps(schema, option=orjson.OPT_INDENT_2).decode())

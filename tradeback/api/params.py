@@ -1,13 +1,15 @@
-"""Parameters of a query, read strictly: what is wrong is answered 400 with the parameter's name."""
+"""Parameters of a query and fields of a body, read strictly: what is wrong is answered 400 with its name."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
+import orjson
 from falcon import Request
 
-from tradeback.api.answers import Refused
+from tradeback.api.answers import JSON, Refused
 from tradeback.model import RESOLUTIONS
 
 MAX_FIELDS = 20
@@ -44,6 +46,29 @@ def query(request: Request, known: Collection[str], *, strict: bool = True) -> d
             raise bad(name, "it may not hold a NUL")
         found[name] = value
     return found
+
+
+def json_object(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
+    """The JSON object of a body: exactly these fields, of these types."""
+    kind, _, charset = (request.content_type or "").lower().partition(";")
+    if kind.strip() != JSON or charset.strip() not in ("", "charset=utf-8"):
+        raise bad("Content-Type", f"send {JSON}")
+    try:
+        content = orjson.loads(request.bounded_stream.read())
+    except orjson.JSONDecodeError:
+        raise bad("body", "it is no JSON in UTF-8") from None
+    if not isinstance(content, dict):
+        raise bad("body", f"give an object with {', '.join(fields)}")
+    for name in content:
+        if name not in fields:
+            raise bad(name[:MAX_TEXT], f"there is no such field here, only {', '.join(fields)}")
+    for name, type_ in fields.items():
+        if not isinstance(content.get(name), type_):
+            raise bad(name, f"give {_TYPES[type_]}")
+    return content
+
+
+_TYPES: dict[type, str] = {str: "a text", list: "a list"}
 
 
 def integer(given: dict[str, str], name: str, low: int, high: int) -> int | None:

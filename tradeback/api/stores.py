@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from tradeback.errors import DataFolderError, TradebackError
-from tradeback.store.base import Catalog, History, Prices
+from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.stats import Reading
 
 
@@ -91,10 +91,11 @@ class Stores:
     """All that the API reads. `counters` gives the mapped counters of every process that ran here, by its name."""
 
     catalog: Store[Catalog]
+    accounts: Store[Accounts]
     history: Store[History]
     prices: Store[Prices]
     counters: Callable[[], Mapping[str, Reading]]
 
     def close(self) -> None:
-        for store in (self.catalog, self.history, self.prices):
+        for store in (self.catalog, self.accounts, self.history, self.prices):
             store.close()

@@ -17,11 +17,13 @@ from tradeback.commands.stored import decided
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError
 from tradeback.log import set_up_logging
-from tradeback.store.base import Catalog, History, Prices
+from tradeback.store.accounts import open_accounts
+from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.cache_local import TABLE_FILE, open_prices
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
 from tradeback.store.history_sqlite import HISTORY_FILE, open_history
 from tradeback.store.stats import read_all
+from tradeback.tokens import load_secret
 
 BACKLOG = 1_024
 
@@ -33,11 +35,12 @@ log = structlog.get_logger(__name__)
 @click.option("--ready-fd", type=int, hidden=True)
 @with_config(flags={"port": "server.port"})
 def api(config: Config, ready_fd: int | None) -> None:
-    """Run the REST interface: symbols, prices, bars, TradingView, health and metrics."""
+    """Run the REST interface: symbols, prices, bars, TradingView, logins, watchlists, health and metrics."""
     set_up_logging(config.log)
     for notice in notices(config):
         log.warning(notice)
     config = decided(config)
+    secret = load_secret(config.data.of(config.exchange.name), config.session.secret.get_secret_value())
     listener = _listen(config)
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -48,7 +51,7 @@ def api(config: Config, ready_fd: int | None) -> None:
         tell_ready(ready_fd, {"rest": address})
 
     seconds = config.server.read_timeout + config.server.write_timeout
-    Gunicorn(listener, lambda: create_app(config, stores_of(config)), ready, seconds).run()
+    Gunicorn(listener, lambda: create_app(config, stores_of(config), secret), ready, seconds).run()
 
 
 def stores_of(config: Config) -> Stores:
@@ -58,6 +61,9 @@ def stores_of(config: Config) -> Stores:
     def catalog() -> Catalog:
         return open_catalog(config, create=False)
 
+    def accounts() -> Accounts:
+        return open_accounts(config, create=False)
+
     def history() -> History:
         return open_history(config, write=False)
 
@@ -66,6 +72,7 @@ def stores_of(config: Config) -> Stores:
 
     return Stores(
         Store("catalog", folder / CATALOG_FILE, catalog),
+        Store("accounts", folder / CATALOG_FILE, accounts),
         Store("history", folder / HISTORY_FILE, history),
         # The table is never replaced while it is in use.
         Store("prices", folder / TABLE_FILE, prices, look_again=0.5),

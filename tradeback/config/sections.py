@@ -19,6 +19,7 @@ from tradeback.config.values import (
     Duration,
     HttpUrl,
     NatsUrl,
+    Networks,
     Origins,
     Port,
     Size,
@@ -69,6 +70,9 @@ class ServerConfig(Section):
     ws_port: Port = setting(8081, "port of the WebSocket server", env="WS_PORT")
     read_timeout: Span = setting("15s", "longest time to wait for an HTTP request")
     write_timeout: Span = setting("15s", "longest time to wait until an HTTP answer is taken")
+    trusted_proxies: Networks = setting(
+        (), "proxies whose X-Forwarded-For is believed; empty: a client's address is its connection's"
+    )
     loop: Literal["epoll", "asyncio", "uvloop"] = setting("epoll", "event loop of the event server")
     spin: Spin = setting("0s", "how long the loop polls before it sleeps; `full`: for ever, it takes a core")
     cors: CorsConfig = CorsConfig()
@@ -120,7 +124,7 @@ class WebSocketConfig(Section):
 
 
 class SessionConfig(Section):
-    """Logins. Accepted, not used yet: no process logs anybody in so far."""
+    """Logins (docs/rest.md)."""
 
     env_prefix: ClassVar[str] = "SESSION_"
     secret: SecretStr = setting(
@@ -132,6 +136,15 @@ class SessionConfig(Section):
     cookie_secure: bool = setting(
         True, "whether browsers send the cookie by HTTPS only; false for plain HTTP on loopback"
     )
+
+    @model_validator(mode="after")
+    def _noted_before_it_ends(self) -> Self:
+        if self.renewal >= self.idle:
+            raise ConfigError(
+                f"session.renewal is {format_duration(self.renewal)} and session.idle {format_duration(self.idle)}: "
+                "the first must be shorter, or a session that is in use ends"
+            )
+        return self
 
 
 class ExchangeConfig(Section):

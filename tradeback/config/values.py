@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -127,6 +128,11 @@ Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_origin)], ...],
     BeforeValidator(_list),
     Words("a list of origins such as https://example.org, or *"),
+]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    BeforeValidator(_list),
+    Words("a list of addresses and networks such as 127.0.0.1,10.0.0.0/8"),
 ]
 Symbols = Annotated[
     tuple[Annotated[str, AfterValidator(_symbol)], ...],
