@@ -1,1 +1,268 @@
-document.title = "Trade-Back";
+// The page put together: login, watchlist, chart, Enigma level, connection; and the keys.
+
+import { RESOLUTIONS } from "./bars.js";
+import { Chart } from "./chart.js";
+import { ConnectionPanel } from "./connection.js";
+import { Enigma } from "./enigma.js";
+import * as format from "./format.js";
+import { onNextFrame } from "./frame.js";
+import { Live } from "./live.js";
+import { Login } from "./login.js";
+import { keepFresh, Market } from "./market.js";
+import { notify } from "./notices.js";
+import * as rest from "./rest.js";
+import { Search } from "./search.js";
+import * as theme from "./theme.js";
+import { Watchlist } from "./watchlist.js";
+
+const element = (id) => document.getElementById(id);
+const desk = element("desk");
+const help = element("help");
+
+let shown = null; // the symbol in the chart
+let resolution = RESOLUTIONS[0];
+let levels = null;
+let shownPrecisely = ""; // the symbol, its precision and the resolution that the chart has
+
+const market = new Market((quote) => {
+  watchlist.changed(quote.symbol);
+  if (quote.symbol === shown) onNextFrame(paintHead);
+});
+const watchlist = new Watchlist(market, { onSelect: show, onRemove: remove });
+const chart = new Chart(element("chart"), {
+  onAwayFromNow: (away) => {
+    element("to-now").hidden = !away;
+  },
+});
+const enigma = new Enigma({
+  onLevels: (prices) => {
+    levels = prices;
+    paintLevels();
+  },
+});
+const search = new Search({
+  isWatched: (symbol) => watchlist.has(symbol),
+  onChoose: (entry) => {
+    market.describe(entry);
+    add(entry.symbol);
+    show(entry.symbol);
+    watchlist.focus();
+  },
+  onFailure: failed,
+});
+const live = new Live({
+  onPrice: (symbol, price, volume) => {
+    market.update(symbol, price, volume);
+    if (symbol === shown) chart.update(price, volume, now());
+  },
+  onEnigma: (data) => enigma.update(data),
+  // Another tab or program of this user has changed the watchlist.
+  onWatchlist: () => loadWatchlist().catch(failed),
+  onRefused: (message) => notify(message.message),
+  onState: (state) => {
+    panel.changed();
+    if (state !== "connected" || shown === null) return;
+    refresh();
+    chart.catchUp(now());
+  },
+  onLoggedOut: () => leave("Your session has ended. Log in again."),
+});
+const panel = new ConnectionPanel(live);
+const login = new Login({ onLogin: enter });
+
+const now = () => (Date.now() + rest.clockAhead) / 1000;
+
+function failed(error) {
+  if (error.status === 401) leave("Your session has ended. Log in again.");
+  else notify(error.message);
+}
+
+async function enter(user) {
+  element("user").textContent = user.username;
+  desk.hidden = false;
+  live.start();
+  try {
+    await loadWatchlist();
+    const first = watchlist.symbols[0];
+    if (shown === null && first !== undefined) show(first);
+    watchlist.focus();
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function leave(reason) {
+  login.forget();
+  live.stop();
+  desk.hidden = true;
+  shown = null;
+  shownPrecisely = "";
+  watchlist.show([]);
+  login.ask(reason);
+}
+
+async function loadWatchlist() {
+  setWatchlist(await rest.watchlist());
+  await refresh();
+}
+
+function setWatchlist(symbols) {
+  watchlist.show(symbols);
+  live.want(wanted());
+  paintStar();
+}
+
+const wanted = () => [...new Set(shown === null ? watchlist.symbols : [...watchlist.symbols, shown])];
+
+async function refresh() {
+  try {
+    await market.refresh(wanted());
+  } catch (error) {
+    failed(error);
+  }
+}
+
+async function add(symbol) {
+  try {
+    setWatchlist(await rest.watch(symbol));
+    await refresh();
+  } catch (error) {
+    failed(error);
+  }
+}
+
+async function remove(symbol) {
+  const symbols = watchlist.symbols;
+  const at = symbols.indexOf(symbol);
+  try {
+    setWatchlist(await rest.unwatch(symbol));
+    const next = symbols[at + 1] ?? symbols[at - 1];
+    if (symbol === shown && next !== undefined) show(next);
+    notify(`${symbol} is off the watchlist.`);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+function show(symbol) {
+  if (symbol !== shown) {
+    shown = symbol;
+    live.want(wanted());
+    refresh().then(showPrecisely);
+  }
+  watchlist.mark(symbol);
+  panel.watch(market.quote(symbol));
+  paintStar();
+  paintHead();
+  showPrecisely();
+}
+
+/** The chart of what is shown, unless it is that already. */
+function showPrecisely() {
+  if (shown === null) return;
+  const { precision } = market.quote(shown);
+  const key = `${shown} ${precision} ${resolution.name}`;
+  if (key === shownPrecisely) return;
+  shownPrecisely = key;
+  chart.show(shown, precision, resolution).then(paintLevels);
+  enigma.show(shown, precision);
+}
+
+function setResolution(chosen) {
+  resolution = chosen;
+  for (const button of element("resolutions").children) {
+    const checked = button.dataset.resolution === chosen.name;
+    button.ariaChecked = String(checked);
+    button.tabIndex = checked ? 0 : -1;
+  }
+  showPrecisely();
+}
+
+function paintHead() {
+  const quote = market.quote(shown);
+  const { base, counter, price, precision, change, high, low, volume } = quote;
+  const text = (value) => (value === null ? "–" : format.price(value, precision));
+  element("symbol").textContent = counter ? `${base} / ${counter}` : base;
+  element("price").textContent = text(price);
+  element("change").textContent = change === null ? "" : format.percent(change);
+  element("change").dataset.sign = Math.sign(change ?? 0);
+  element("high").textContent = text(high);
+  element("low").textContent = text(low);
+  element("volume").textContent = volume === null ? "–" : `${format.amount(volume)} ${base}`;
+  document.title = price === null ? "Trade-Back" : `${text(price)} ${shown} · Trade-Back`;
+}
+
+function paintStar() {
+  element("star").ariaPressed = String(shown !== null && watchlist.has(shown));
+  element("star").disabled = shown === null;
+}
+
+function paintLevels() {
+  chart.setLevels(element("fibonacci").checked ? levels : null);
+}
+
+function toggleStar() {
+  if (shown === null) return;
+  if (watchlist.has(shown)) remove(shown);
+  else add(shown);
+}
+
+const KEYS = {
+  "/": () => search.focus(),
+  ArrowDown: () => watchlist.step(1),
+  ArrowUp: () => watchlist.step(-1),
+  Delete: () => watchlist.removeSelected(),
+  f: () => element("fibonacci").click(),
+  n: () => chart.toNow(),
+  t: () => theme.toggle(),
+  "?": () => help.showModal(),
+  ...Object.fromEntries(RESOLUTIONS.map((one, at) => [String(at + 1), () => setResolution(one)])),
+};
+
+document.addEventListener("keydown", (event) => {
+  const { target, key } = event;
+  if (desk.hidden || help.open || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (target.matches("input[type=text], input[type=password]")) return;
+  const arrow = key === "ArrowDown" || key === "ArrowUp";
+  if (arrow && target.closest("[role=radiogroup]")) return;
+  const act = Object.hasOwn(KEYS, key) ? KEYS[key] : undefined;
+  if (act === undefined) return;
+  event.preventDefault();
+  act();
+});
+
+for (const [at, one] of RESOLUTIONS.entries()) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.role = "radio";
+  button.textContent = one.name;
+  button.dataset.resolution = one.name;
+  button.ariaLabel = one.spoken;
+  button.title = `${one.spoken} (${at + 1})`;
+  button.addEventListener("click", () => setResolution(one));
+  element("resolutions").append(button);
+}
+element("resolutions").addEventListener("keydown", (event) => {
+  const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (by === undefined) return;
+  event.preventDefault();
+  const to = (RESOLUTIONS.indexOf(resolution) + by + RESOLUTIONS.length) % RESOLUTIONS.length;
+  setResolution(RESOLUTIONS[to]);
+  element("resolutions").children[to].focus();
+});
+setResolution(resolution);
+
+element("star").addEventListener("click", toggleStar);
+element("theme").addEventListener("click", theme.toggle);
+element("keys").addEventListener("click", () => help.showModal());
+element("fibonacci").addEventListener("change", paintLevels);
+element("to-now").addEventListener("click", () => chart.toNow());
+element("logout").addEventListener("click", () => {
+  login.logout().then(() => leave("You are logged out."), failed);
+});
+theme.onChange(() => watchlist.repaint());
+keepFresh(() => {
+  if (!desk.hidden) refresh();
+});
+
+login.start();

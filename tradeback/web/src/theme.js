@@ -1,0 +1,42 @@
+// Light or dark: as the system has it, until the button says otherwise, which this browser then remembers.
+
+const KEY = "tradeback.theme";
+const system = matchMedia("(prefers-color-scheme: light)");
+const listeners = new Set();
+
+function remembered() {
+  try {
+    return localStorage.getItem(KEY);
+  } catch {
+    return null; // a browser that keeps nothing
+  }
+}
+
+let chosen = remembered();
+
+export const current = () => chosen ?? (system.matches ? "light" : "dark");
+
+export function toggle() {
+  chosen = current() === "dark" ? "light" : "dark";
+  try {
+    localStorage.setItem(KEY, chosen);
+  } catch {
+    // It holds until the page is left.
+  }
+  apply();
+}
+
+/** Calls `listener` after each change of the theme. */
+export const onChange = (listener) => listeners.add(listener);
+
+/** A colour of the style sheet, such as `up` for `--up`. */
+export const color = (name) =>
+  getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function apply() {
+  document.documentElement.dataset.theme = current();
+  for (const listener of listeners) listener();
+}
+
+system.addEventListener("change", apply);
+apply();
