@@ -254,8 +254,9 @@ export class Client {
     // errors that nobody listens to.
     socket.onopen = () => this.#socket === socket && this.#opened();
     socket.onmessage = (event) => this.#socket === socket && this.#received(socket, event.data);
-    socket.onerror = () => {}; // a close event follows, and tells more
     socket.onclose = (event) => this.#socket === socket && this.#closed(event.code, event.reason);
+    // A close event follows and tells more, except in Node 20 where the connection never opened.
+    socket.onerror = () => this.#socket === socket && this.#openedAt === 0 && this.#closed(UNCLEAN, "");
     this.#timer = setTimeout(
       () => this.#lose(`${this.#url} did not answer within ${this.#options.connectMs / 1000} s`),
       this.#options.connectMs,
@@ -274,6 +275,8 @@ export class Client {
 
   /** The other side closed, or the line broke: `code` is the server's, or the browser's for want of one. */
   #closed(code, reason) {
+    this.#socket.onclose = null; // once is enough
+    this.#socket.onerror = () => {};
     const failedToOpen = this.#openedAt === 0;
     const told = reason ? ` (${reason})` : "";
     if (failedToOpen && this.#options.isLoggedIn) {

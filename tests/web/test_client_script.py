@@ -1,0 +1,78 @@
+"""client.js against real servers that are killed, stopped and started again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.running import ServerProcess, SimProcess, trade_and_drain
+from tests.web.driven import DrivenClient
+from tests.web.node import PATIENCE_S
+
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+
+
+@pytest.fixture
+def sim() -> Iterator[SimProcess]:
+    with SimProcess("--symbols", "5", "--rate", "2000", "--paused") as process:
+        yield process
+
+
+def server_on(folder: Path, sim: SimProcess, port: int = 0) -> ServerProcess:
+    server = ServerProcess(folder, sim, WS_PORT=str(port), EXCHANGE_SYMBOLS=",".join(SYMBOLS))
+    server.await_subscribed(len(SYMBOLS))
+    return server
+
+
+def await_sums(client: DrivenClient, sim: SimProcess) -> None:
+    """Wait until the volumes that the client added up are all that was traded."""
+    ledger = {symbol: Decimal(sim.get("/sim/ledger", symbol=symbol)["sum"]) for symbol in SYMBOLS}
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        sums = client.report()["sums"]
+        told = {symbol: Decimal(sums.get(symbol, 0)).quantize(ledger[symbol]) for symbol in SYMBOLS}
+        if told == ledger:
+            return
+        assert time.monotonic() < deadline, f"the client's sums are {told}, traded was {ledger}"
+
+
+def test_volumes_add_up_to_what_was_traded(tmp_path: Path, sim: SimProcess) -> None:
+    with server_on(tmp_path, sim) as server, DrivenClient(server.websocket) as client:
+        client.do("subscribe", symbols=[*SYMBOLS, "NOPE"])
+        client.do("connect")
+        assert [pair["symbol"] for pair in client.await_event("subscribed")] == SYMBOLS
+        assert client.await_event("error")["symbols"] == ["NOPE"]
+        trade_and_drain(sim.rest_endpoint, 3_000)
+        await_sums(client, sim)
+        report = client.report()
+        assert (report["faults"], report["connections"]) == (0, 1)
+        assert report["updates"] > 0
+        assert client.stop() == 0
+
+
+def test_killed_and_stopped_servers_are_found_again(tmp_path: Path, sim: SimProcess) -> None:
+    with server_on(tmp_path, sim) as server, DrivenClient(server.websocket) as client:
+        port = server.ws_port
+        client.do("subscribe", symbols=SYMBOLS)
+        client.do("connect")
+        client.await_event("subscribed")
+        server.kill()
+        assert "code" not in client.await_event("state", state="waiting")
+        with server_on(tmp_path, sim, port) as second:
+            # By its own back-off.
+            client.await_event("subscribed")
+            assert second.stop() == 0
+        told = client.await_event("state", state="waiting", before="connected")
+        assert told["code"] in (1001, 1012)
+        assert 1000 <= told["waitMs"] <= 10000
+        with server_on(tmp_path, sim, port):
+            client.do("retry")
+            client.await_event("subscribed")
+            trade_and_drain(sim.rest_endpoint, 500)
+            await_sums(client, sim)
+        assert client.report()["connections"] == 3
+        assert client.stop() == 0
