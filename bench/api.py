@@ -22,6 +22,8 @@ from tradeback.store.cache_local import TABLE_FILE
 from tradeback.store.catalog import open_catalog
 from tradeback.store.history_sqlite import open_history
 
+# Each request is counted, and none refused.
+LIMITS = {f"LIMIT_{name}": "1000000000/minute" for name in ("PRICE", "SYMBOLS", "BARS")}
 SYMBOLS = 200
 BARS = 1_000
 CONNECTIONS = 8
@@ -93,7 +95,7 @@ def _bare() -> Iterator[tuple[int, int]]:
 @contextmanager
 def _api(folder: str) -> Iterator[tuple[int, int]]:
     command = [str(Path(sys.executable).with_name("tradeback")), "api", "--port=0", "--ready-fd=1"]
-    environment = {**os.environ, **SETTINGS, "DATA_DIR": folder}
+    environment = {**os.environ, **SETTINGS, **LIMITS, "DATA_DIR": folder}
     with Program(command, SERVER_CORE, environment, foreign=True) as process:
         yield _answering(process)
 

@@ -13,6 +13,7 @@ from tradeback.api.answers import Refused, write_error
 from tradeback.api.auth import AuthResource, SameSite, Sessions
 from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
+from tradeback.api.limits import Counts, Limits, MemoryCounts
 from tradeback.api.marketwatch import MarketWatchResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Answer, Bounded, Cors, Measured
@@ -26,8 +27,11 @@ from tradeback.config import Config
 log = structlog.get_logger(__name__)
 
 
-def create_app(config: Config, stores: Stores, secret: bytes) -> App[Request, Answer]:
-    """The application; `secret` signs session tokens (`tokens.py`). Its caller closes the stores."""
+def create_app(
+    config: Config, stores: Stores, secret: bytes, counts: Counts | None = None
+) -> App[Request, Answer]:
+    """The application; `secret` signs session tokens (`tokens.py`), `counts` are those of the limits, None: of this
+    process. Its caller closes the stores."""
     registry = CollectorRegistry()
     requests = Requests()
     book = SymbolBook(stores)
@@ -39,14 +43,16 @@ def create_app(config: Config, stores: Stores, secret: bytes) -> App[Request, An
     auth = AuthResource(sessions, stores, config)
     marketwatch = MarketWatchResource(sessions, book, stores)
     cors = config.server.cors
+    limits = Limits(config.limits, counts or MemoryCounts(), sessions.token_hash, sessions.address)
     # In this order. Who is asking is found out where it matters, by `Sessions`.
-    middleware: list[Any] = [Measured(requests), Cors(cors), Bounded(), SameSite(cors)]
+    middleware: list[Any] = [Measured(requests), Cors(cors), Bounded(), SameSite(cors), limits]
     app = App(middleware=middleware, independent_middleware=True, response_type=Answer)
     registry.register(requests)
     registry.register(MappedCounters(stores))
     app.set_error_serializer(write_error)
     app.add_error_handler(Exception, _answer_500)
     app.add_error_handler(Unavailable, _answer_503)
+    app.add_error_handler(falcon.HTTPRouteNotFound, limits.count_unknown)
     routes: list[tuple[str, Any, str | None]] = [
         ("/api/v1/symbols", SymbolsResource(book), None),
         ("/api/v1/symbols/{symbol}", SymbolResource(book), None),

@@ -59,11 +59,13 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
         load_app: Callable[[], Any],
         ready: Callable[[], None],
         request_seconds: float,
+        workers: int = 1,
     ) -> None:
         self.request_seconds = request_seconds
         self._listener = listener
         self._load_app = load_app
         self._ready = ready
+        self._workers = workers
         super().__init__()
 
     def load_config(self) -> None:
@@ -74,7 +76,7 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
 
         settings = {
             "bind": f"fd://{self._listener.fileno()}",
-            "workers": 1,
+            "workers": self._workers,
             "threads": THREADS,
             "worker_class": BoundedWorker,
             "worker_connections": CONNECTIONS,

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 from falcon import Request, Response
 
-from tradeback.api.answers import write_bytes, write_tagged
+from tradeback.api.answers import UDF_PREFIXES, write_bytes, write_tagged
 from tradeback.api.bars import MAX_BARS
+from tradeback.api.limits import group_of
 from tradeback.api.openapi_accounts import ACCOUNT_PATHS, ACCOUNT_SCHEMAS, SECURITY_SCHEMES
 from tradeback.api.params import MAX_SECONDS
 from tradeback.api.symbols import MAX_QUERY
@@ -152,11 +153,27 @@ TAGGED = {
 }
 
 
+LIMIT_HEADERS = {
+    name: {"description": what, "schema": INTEGER}
+    for name, what in {
+        "RateLimit-Limit": "How many requests of this kind are answered in a window; told with other answers too",
+        "RateLimit-Remaining": "How many of them are left",
+        "RateLimit-Reset": "Seconds until the window ends",
+        "Retry-After": "The same, with 429 only",
+    }.items()
+}
+
+
 def document() -> dict[str, Any]:
     """The whole document."""
     paths = {path: _path(*described, error="Error") for path, described in DESCRIBED.items()}
     for base in ("/api/v1/tradingview", "/udf"):
         paths |= {f"{base}/{name}": _path(*described, error="UdfError") for name, described in UDF.items()}
+    for path, methods in paths.items():
+        if group_of(path) is not None:
+            refused = _answer("Too many requests", "UdfError" if path.startswith(UDF_PREFIXES) else "Error")
+            for described in methods.values():
+                described["responses"]["429"] = {**refused, "headers": LIMIT_HEADERS}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Trade-Back", "version": "1", "description": "Market data over REST."},

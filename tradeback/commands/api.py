@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 import structlog
+from limits.storage import RedisStorage
 
 from tradeback.api.app import create_app
 from tradeback.api.gunicorn_conf import Gunicorn
+from tradeback.api.limits import Counts, MemoryCounts, SharedCounts
 from tradeback.api.stores import Store, Stores
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
@@ -20,6 +22,7 @@ from tradeback.log import set_up_logging
 from tradeback.store.accounts import open_accounts
 from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.cache_local import TABLE_FILE, open_prices
+from tradeback.store.cache_redis import connection_pool
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
 from tradeback.store.history_sqlite import HISTORY_FILE, open_history
 from tradeback.store.stats import read_all
@@ -51,7 +54,21 @@ def api(config: Config, ready_fd: int | None) -> None:
         tell_ready(ready_fd, {"rest": address})
 
     seconds = config.server.read_timeout + config.server.write_timeout
-    Gunicorn(listener, lambda: create_app(config, stores_of(config), secret), ready, seconds).run()
+    Gunicorn(
+        listener,
+        lambda: create_app(config, stores_of(config), secret, counts_of(config)),
+        ready,
+        seconds,
+        config.server.workers,
+    ).run()
+
+
+def counts_of(config: Config) -> Counts:
+    """Where requests are counted: in Redis where it is configured. It is asked when it is first needed."""
+    if not config.cache.redis.addr:
+        return MemoryCounts()
+    pool = connection_pool(config.cache.redis)
+    return SharedCounts(RedisStorage("redis://", pool, key_prefix="limit", wrap_exceptions=True))
 
 
 def stores_of(config: Config) -> Stores:

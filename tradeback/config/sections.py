@@ -22,6 +22,7 @@ from tradeback.config.values import (
     Networks,
     Origins,
     Port,
+    Rate,
     Size,
     Span,
     Spin,
@@ -68,6 +69,9 @@ class ServerConfig(Section):
     host: str = setting("0.0.0.0", "address to listen on; `tradeback up` takes 127.0.0.1 where none is given")
     port: Port = setting(8080, "port of the REST API")
     ws_port: Port = setting(8081, "port of the WebSocket server", env="WS_PORT")
+    workers: Annotated[int, Field(ge=1, le=64)] = setting(
+        1, "processes that answer HTTP; more than one needs Redis, which counts requests for all"
+    )
     read_timeout: Span = setting("15s", "longest time to wait for an HTTP request")
     write_timeout: Span = setting("15s", "longest time to wait until an HTTP answer is taken")
     trusted_proxies: Networks = setting(
@@ -84,6 +88,26 @@ class ServerConfig(Section):
                 f"server.port and server.ws_port are both {self.port}: two processes listen, each on its own"
             )
         return self
+
+
+class LimitsConfig(Section):
+    """How many requests of a kind the REST interface answers a client: a session, or where there is none, an address.
+
+    They are counted in memory; where Redis is configured there, for all processes.
+    """
+
+    env_prefix: ClassVar[str] = "LIMIT_"
+    auth: Rate = setting("120/minute", "logging in and out, of an address")
+    symbols: Rate = setting("1200/minute", "lists of symbols")
+    price: Rate = setting("6000/minute", "current prices")
+    bars: Rate = setting("3000/minute", "bars")
+    enigma: Rate = setting("3000/minute", "Enigma levels")
+    marketwatch: Rate = setting("1200/minute", "reading and changing watchlists")
+    udf: Rate = setting("6000/minute", "all that TradingView's charting library asks")
+    monitoring: Rate = setting(
+        "1200/minute", "metrics and detailed health; whether the process lives is not limited"
+    )
+    page: Rate = setting("3000/minute", "everything else: the page, documents, paths that do not exist")
 
 
 class WebSocketConfig(Section):
@@ -350,6 +374,7 @@ class Config(Section):
     websocket: WebSocketConfig = WebSocketConfig()
     exchange: ExchangeConfig = ExchangeConfig()
     session: SessionConfig = SessionConfig()
+    limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()
     history: HistoryConfig = HistoryConfig()
     recorder: RecorderConfig = RecorderConfig()
@@ -359,6 +384,16 @@ class Config(Section):
     database: DatabaseConfig = DatabaseConfig()
     cache: CacheConfig = CacheConfig()
     messaging: MessagingConfig = MessagingConfig()
+
+    @model_validator(mode="after")
+    def _counted_for_all_workers(self) -> Self:
+        if self.server.workers > 1 and not self.cache.redis.addr:
+            raise ConfigError(
+                f"server.workers is {self.server.workers} and cache.redis.addr is empty: each worker would count the "
+                "requests of a client for itself, and its limits would not hold; name a Redis (REDIS_ADDR), or leave "
+                "it at 1, which has threads"
+            )
+        return self
 
     def with_exchange(self, name: Literal["binance", "sim"]) -> Config:
         """The same for the exchange that was decided on where `exchange.name` is `auto`."""

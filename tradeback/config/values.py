@@ -96,6 +96,15 @@ def _origin(origin: str) -> str:
     return origin
 
 
+def _rate(text: str) -> str:
+    if not _RATE.fullmatch(text):
+        raise ValueError("not a rate")
+    return text
+
+
+_RATE = re.compile(r"off|[1-9][0-9]{0,11}/(second|minute|hour|day)")
+
+
 def _url(*schemes: str) -> tuple[AfterValidator, Words]:
     def check(url: str) -> str:
         if url and not url.startswith(schemes):
@@ -133,6 +142,11 @@ Networks = Annotated[
     tuple[IPv4Network | IPv6Network, ...],
     BeforeValidator(_list),
     Words("a list of addresses and networks such as 127.0.0.1,10.0.0.0/8"),
+]
+Rate = Annotated[
+    str,
+    AfterValidator(_rate),
+    Words("a number of requests a time such as 600/minute (or second, hour, day), or off"),
 ]
 Symbols = Annotated[
     tuple[Annotated[str, AfterValidator(_symbol)], ...],

@@ -35,28 +35,33 @@ def open_cache(config: Config) -> Cache | None:
     return RedisCache(config.cache.redis) if config.cache.redis.addr else None
 
 
+def connection_pool(config: RedisConfig) -> redis.BlockingConnectionPool:
+    """Connections to the configured Redis, made when they are needed. A trip is tried once."""
+    host, _, port = config.addr.rpartition(":")
+    return redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+        max_connections=config.pool_size,
+        timeout=config.timeout,
+        host=host.strip("[]"),
+        port=int(port),
+        db=config.db,
+        password=config.password.get_secret_value() or None,
+        socket_timeout=config.timeout,
+        socket_connect_timeout=config.timeout,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+        client_name="tradeback",
+    )
+
+
 class RedisCache:
     """A Cache in Redis 6 or later. A trip is tried once: when to try again is decided by who asked."""
 
     def __init__(self, config: RedisConfig) -> None:
-        host, _, port = config.addr.rpartition(":")
         self._addr = config.addr
         self._price_ttl_ms = round(config.price_ttl * 1000)
         self._bars_ttl_ms = round(config.bars_ttl * 1000)
         self._stream_length = config.stream_length
-        self._pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
-            max_connections=config.pool_size,
-            timeout=config.timeout,
-            host=host.strip("[]"),
-            port=int(port),
-            db=config.db,
-            password=config.password.get_secret_value() or None,
-            socket_timeout=config.timeout,
-            socket_connect_timeout=config.timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            client_name="tradeback",
-        )
+        self._pool = connection_pool(config)
         self._redis = redis.Redis(connection_pool=self._pool)
 
     def write_prices(self, prices: Mapping[str, CurrentPrice], *, announce: bool = True) -> None:

@@ -1,0 +1,120 @@
+"""Limits of rates over real processes: an API that answers a few requests an hour, and a real Redis beside it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.api import Answer, ApiProcess
+from tests.e2e.processes import children_of
+from tests.redis_server import RedisServer
+
+DOCUMENT = "/api/v1/openapi.json"
+FEW = {"LIMIT_PAGE": "5/day", "LIMIT_UDF": "3/day", "LIMIT_MONITORING": "off", "LIMIT_AUTH": "2/day"}
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    if RedisServer.program() is None:
+        pytest.skip(f"no redis-server: {RedisServer.HOW_TO_GET}")
+    (tmp_path / "redis").mkdir()
+    with RedisServer(tmp_path / "redis") as server:
+        yield server
+
+
+def told(answer: Answer) -> tuple[int, int]:
+    """Limit and what remains."""
+    return int(answer.headers["ratelimit-limit"]), int(answer.headers["ratelimit-remaining"])
+
+
+def test_a_client_is_told_where_it_stands_and_refused_in_the_end(tmp_path: Path) -> None:
+    with ApiProcess(tmp_path, **FEW) as api:
+        answers = [api.ask(DOCUMENT) for _ in range(7)]
+        assert [answer.status for answer in answers] == [200] * 5 + [429] * 2
+        assert [told(answer) for answer in answers] == [(5, n) for n in (4, 3, 2, 1, 0, 0, 0)]
+        refused = answers[-1]
+        assert refused.json["error"]["code"] == "too_many_requests"
+        assert 0 < int(refused.headers["retry-after"]) == int(refused.headers["ratelimit-reset"]) <= 86_400
+        assert refused.headers["x-content-type-options"] == "nosniff"
+        assert refused.headers["cache-control"] == "no-store"
+        assert "access-control-allow-origin" in api.ask(DOCUMENT, Origin=api.address).headers
+        # What does not exist counts with the page; another group is not touched.
+        assert api.ask("/nothing").status == 429
+        udf = [
+            api.ask(path) for path in ("/udf/time", "/api/v1/tradingview/time", "/udf/config", "/udf/time")
+        ]
+        assert [answer.status for answer in udf] == [200, 200, 200, 429]
+        assert set(udf[-1].json) == {"s", "errmsg"}
+        assert udf[-1].json["s"] == "error"
+        # Nobody is refused what keeps the process alive, and what is switched off is not counted.
+        for path in ("/api/v1/health", "/api/v1/metrics"):
+            for _ in range(10):
+                assert "ratelimit-limit" not in api.ask(path).headers
+        counted = api.ask("/api/v1/metrics").body.decode()
+        assert re.search(r'requests_total\{method="GET",route="none",status="429"\} 1', counted)
+
+
+def test_nothing_that_a_client_says_buys_it_more(tmp_path: Path) -> None:
+    claims = [
+        {"X_Forwarded_For": "198.51.100.7"},
+        {"Forwarded": "for=198.51.100.7"},
+        {"X_Real_IP": "198.51.100.7"},
+        {"Authorization": "Bearer " + "A" * 96},
+        {"Cookie": "session_token=" + "B" * 96},
+        {"X_Request_Id": "another"},
+    ]
+    with ApiProcess(tmp_path, **FEW) as api:
+        for count, claim in enumerate(claims[:5]):
+            assert told(api.ask(DOCUMENT, **claim)) == (5, 4 - count)
+        assert api.ask(DOCUMENT, **claims[5]).status == 429
+
+
+def test_every_window_ends(tmp_path: Path) -> None:
+    with ApiProcess(tmp_path, LIMIT_PAGE="1/second") as api:
+        deadline = time.monotonic() + 30
+        while (refused := api.ask(DOCUMENT)).status != 429:
+            assert time.monotonic() < deadline
+        assert refused.headers["retry-after"] == "1"
+        while api.ask(DOCUMENT).status != 200:
+            assert time.monotonic() < deadline
+
+
+def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path, redis: RedisServer) -> None:
+    many = {"SERVER_WORKERS": "3", "REDIS_ADDR": redis.addr, "REDIS_TIMEOUT": "300ms"}
+    with ExitStack() as stack:
+        api = stack.enter_context(
+            ApiProcess(tmp_path, LIMIT_PAGE="40/day", LIMIT_UDF="100000000/day", **many)
+        )
+        deadline = time.monotonic() + 60
+        while len(children_of(api.process.pid)) < 3:
+            assert time.monotonic() < deadline, "not all workers were started"
+            time.sleep(0.01)
+        statuses = Counter(api.ask(DOCUMENT).status for _ in range(50))
+        assert statuses == {200: 40, 429: 10}
+        redis.kill()
+        # Each worker counts for itself meanwhile; a limit fails no request.
+        assert {api.ask("/udf/time").status for _ in range(30)} == {200}
+        redis.start()
+        redis.signal(signal.SIGSTOP)
+        assert api.ask("/udf/time").status == 200
+        redis.signal(signal.SIGCONT)
+        deadline = time.monotonic() + 60
+        while redis.ask("DBSIZE") == ":0":
+            assert api.ask("/udf/time").status == 200
+            assert time.monotonic() < deadline, "Redis is not asked again"
+    log = (tmp_path / "api.log").read_text()
+    assert "Redis does not answer" in log
+    assert "in Redis again" in log
+    assert "Traceback" not in log
+
+
+def test_workers_without_redis_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"server\.workers is 2 and cache\.redis\.addr is empty"):
+        ApiProcess(tmp_path, SERVER_WORKERS="2")
