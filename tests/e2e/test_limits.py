@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.api import Answer, ApiProcess
 from tests.e2e.processes import children_of
 from tests.redis_server import RedisServer
+from tradeback.tokens import load_secret, new_token
 
 DOCUMENT = "/api/v1/openapi.json"
 FEW = {"LIMIT_PAGE": "5/day", "LIMIT_UDF": "3/day", "LIMIT_MONITORING": "off", "LIMIT_AUTH": "2/day"}
@@ -118,3 +119,39 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path,
 def test_workers_without_redis_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"server\.workers is 2 and cache\.redis\.addr is empty"):
         ApiProcess(tmp_path, SERVER_WORKERS="2")
+
+
+def test_a_session_has_its_own_limit_and_an_address_one_for_all_of_its_sessions(tmp_path: Path) -> None:
+    secret = load_secret(tmp_path / "sim", "")
+    limits = {"LIMIT_PAGE": "3/day", "SERVER_TRUSTED_PROXIES": "127.0.0.1"}
+    with ApiProcess(tmp_path, **limits) as api:
+
+        def statuses(count: int, token: str, address: str) -> list[int]:
+            bearer = {"Authorization": f"Bearer {token}"} if token else {}
+            return [api.ask(DOCUMENT, X_Forwarded_For=address, **bearer).status for _ in range(count)]
+
+        one, other = new_token(secret, 60), new_token(secret, 60)
+        assert statuses(4, one, "198.51.100.1") == [200, 200, 200, 429]
+        # Another session of the same address, the same session elsewhere, and nobody's.
+        assert statuses(4, other, "198.51.100.1") == [200, 200, 200, 429]
+        assert statuses(1, one, "198.51.100.2") == [429]
+        assert statuses(4, "", "198.51.100.1") == [200, 200, 200, 429]
+        assert statuses(1, new_token(b"another secret", 60), "198.51.100.1") == [429]
+        assert statuses(1, new_token(secret, -60), "198.51.100.1") == [429]
+        # Ten times the limit for all sessions of an address, however many there are.
+        answers = [statuses(3, new_token(secret, 60), "198.51.100.3") for _ in range(11)]
+        assert answers == [[200] * 3] * 10 + [[429] * 3]
+        # What stands before the proxy's own word is the client's invention.
+        assert statuses(4, "", "203.0.113.9, 198.51.100.4")[-1] == 429
+        assert statuses(1, "", "203.0.113.8, 198.51.100.4") == [429]
+
+
+def test_logging_in_counts_by_address(tmp_path: Path) -> None:
+    secret = load_secret(tmp_path / "sim", "")
+    with ApiProcess(tmp_path, LIMIT_AUTH="2/day") as api:
+        statuses = [
+            api.ask("/api/v1/auth/session", Authorization=f"Bearer {new_token(secret, 60)}").status
+            for _ in range(4)
+        ]
+        assert statuses[2:] == [429, 429]
+        assert 429 not in statuses[:2]
