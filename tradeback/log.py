@@ -79,9 +79,15 @@ def set_up_logging(config: LogConfig, stream: TextIO | None = None) -> None:
     pretty = config.format == "console" or (config.format == "auto" and stream.isatty())
     written: list[Processor]
     if pretty:
-        written = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        # Values of variables are not written with a traceback: a password may be among them.
+        tracebacks = structlog.dev.RichTracebackFormatter(show_locals=False)
+        written = [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=tracebacks)]
     else:
-        written = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(default=str)]
+        told = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        written = [
+            structlog.processors.ExceptionRenderer(told),
+            structlog.processors.JSONRenderer(default=str),
+        ]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

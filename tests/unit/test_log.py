@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator
+from typing import Literal
 
 import orjson
 import pytest
@@ -51,6 +52,22 @@ def test_an_exception_comes_with_its_traceback() -> None:
         structlog.get_logger().exception("flush failed")
     (line,) = lines(stream)
     assert line["exception"][0]["exc_value"] == "odd"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_traceback_has_no_values_of_variables(form: Literal["json", "console"]) -> None:
+    stream = io.StringIO()
+    set_up_logging(LogConfig(format=form), stream)
+
+    def look_at(password: str) -> None:
+        raise ValueError("odd")
+
+    try:
+        look_at("".join(["correct", "horse"]))
+    except ValueError:
+        structlog.get_logger().exception("a request failed")
+    assert "look_at" in stream.getvalue()
+    assert "correcthorse" not in stream.getvalue()
 
 
 def test_libraries_come_out_the_same_way() -> None:
