@@ -68,6 +68,10 @@ class Up:
             raise AssertionError(f"no REST address was printed: {self.printed}")
         return match[1]
 
+    def await_login(self) -> tuple[str, str]:
+        """The last two lines that it prints once all is up: the address to open, and how to log in."""
+        return self._await_line(r"^Open (http://\S+/)$"), self._await_line(r"^(.*[Ll]og in as .*)$")
+
     def _await_line(self, pattern: str) -> str:
         assert self.process.stdout is not None
         for line in self.process.stdout:

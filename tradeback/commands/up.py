@@ -1,4 +1,4 @@
-"""`tradeback up`: everything for one person on one machine. It starts the processes, says where they listen, and
+"""`tradeback up`: everything for one person on one machine. It starts the processes, says which address to open, and
 starts one again that ended by itself."""
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import click
 import structlog
 
 from tradeback.commands.children import Child, keep_all_running
+from tradeback.commands.demo import demo_login, is_loopback, page_address
 from tradeback.commands.options import with_config
 from tradeback.commands.whole_replay import play_to_the_end
 from tradeback.config import Config
@@ -196,7 +197,12 @@ async def _run(
         api = Child(
             "api",
             ["api", *options],
-            {**shared, "SERVER_HOST": config.server.host, "SERVER_PORT": str(config.server.port)},
+            {
+                **shared,
+                "SERVER_HOST": config.server.host,
+                "SERVER_PORT": str(config.server.port),
+                "SESSION_COOKIE_SECURE": "true" if _secure_cookie(config) else "false",
+            },
         )
         # The recorder ends last: it stores what the server journaled to its end.
         stack.push_async_callback(recorder.stop)
@@ -212,13 +218,22 @@ async def _run(
         rest = (await api.start())["rest"]
         api.environment["SERVER_PORT"] = str(urlsplit(rest).port)
         click.echo(f"REST: {rest}/api/v1/symbols")
-        click.echo("Ready. Watch it with: tradeback watch " + " ".join(exchange.symbols[:2]))
+        login = await asyncio.to_thread(demo_login, config.model_copy(update={"exchange": exchange}))
+        click.echo("Ready. In a terminal: tradeback watch " + " ".join(exchange.symbols[:2]))
+        click.echo(f"Open {page_address(rest)}")
+        click.echo(login)
         if exit_at_end and sim is not None:
             played = [symbol for symbol in exchange.symbols if symbol in sim.symbols]
             await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
             await _unless_it_fails(sim, keep_all_running([server, recorder, api]))
+
+
+def _secure_cookie(config: Config) -> bool:
+    """As configured; where nothing is, not on loopback, where the page is opened by plain HTTP."""
+    told = "cookie_secure" in config.session.model_fields_set
+    return config.session.cookie_secure and (told or not is_loopback(config.server.host))
 
 
 async def _unless_it_fails(sim: Sim | None, work: Coroutine[None, None, None]) -> None:
