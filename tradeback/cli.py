@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "api": (
         "tradeback.commands.api:api",
-        "Run the REST interface: symbols, prices, bars, TradingView, health and metrics.",
+        "Run the REST interface: symbols, prices, bars, TradingView, logins, watchlists, health and metrics.",
     ),
     "sim": (
         "tradeback.commands.sim:sim_command",
