@@ -25,10 +25,13 @@ from picows import (
     ws_create_server,
 )
 
-from tradeback import client as client_module
-from tradeback._fast.batch import encode_frames
+from tradeback._fast.batch import decode_frame, encode_frames
 from tradeback.cli import main
-from tradeback.client import Client, Update, decode_frame
+from tradeback.client import AutoSubscribed, AutoUnsubscribed, Client, Event, Level, Refused, Update
+from tradeback.client import client as client_module
+from tradeback.client import connection as connection_module
+from tradeback.client import events as events_module
+from tradeback.client.events import Backlog
 from tradeback.commands import watch as watch_module
 from tradeback.errors import CLOSE_REASONS, ProtocolError, ServerRefusedError, UnknownSymbolError
 
@@ -86,7 +89,7 @@ class _Peer(WSListener):
             if unknown:
                 error = {
                     "type": "error",
-                    "code": "unknown_symbol",
+                    "code": "unknown_symbols",
                     "message": "No such symbol",
                     "symbols": unknown,
                 }
@@ -120,7 +123,7 @@ async def take(client: Client, count: int) -> list[Update]:
 @pytest.fixture(autouse=True)
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "FIRST_BACKOFF_S", 0.01)
-    monkeypatch.setattr(client_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(connection_module, "PING_INTERVAL_S", 0.05)
 
 
 RECORDS = st.lists(
@@ -278,7 +281,7 @@ def test_it_gives_up_where_it_is_refused_for_good(status: int) -> None:
 
 
 def test_a_server_that_does_not_answer_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PONG_PATIENCE_S", 0.2)
+    monkeypatch.setattr(connection_module, "PONG_PATIENCE_S", 0.2)
     notices: list[str] = []
 
     async def scenario() -> None:
@@ -302,24 +305,80 @@ def test_unknown_symbols_are_told_and_end_it_where_no_other_is_left() -> None:
                     await take(client, 1)
 
     asyncio.run(scenario())
-    assert notices == ["The server says unknown_symbol: No such symbol"]
+    assert notices == ["The server says unknown_symbols: No such symbol"]
 
 
-def test_a_reader_that_lags_gets_the_latest_price_and_all_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "QUEUE_LIMIT", 10)
+class TestBacklog:
+    @pytest.fixture(autouse=True)
+    def _short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(events_module, "QUEUE_LIMIT", 10)
 
-    async def scenario() -> None:
-        client = Client("ws://127.0.0.1:1/", ["BTCUSDT", "ETHUSDT"])
+    def test_a_reader_that_lags_gets_the_latest_price_and_all_the_volume(self) -> None:
+        backlog = Backlog()
         for n in range(100):
-            client._received([Update("BTCUSDT", float(n), 1.0), Update("ETHUSDT", float(-n), 0.5)])
-        waiting = list(client._updates)
-        assert len(waiting) <= 10
-        assert sum(u.volume for u in waiting if u.symbol == "BTCUSDT") == 100
-        assert sum(u.volume for u in waiting if u.symbol == "ETHUSDT") == 50
-        assert waiting[-1] == ("ETHUSDT", -99.0, 0.5)
-        assert client.conflated == 200 - len(waiting)
+            backlog.extend([Update("BTCUSDT", float(n), 1.0), Update("ETHUSDT", float(-n), 0.5)])
+        assert len(backlog) == 12
+        waiting = drained(backlog)
+        updates = [event for event in waiting if isinstance(event, Update)]
+        assert sum(u.volume for u in updates if u.symbol == "BTCUSDT") == 100
+        assert sum(u.volume for u in updates if u.symbol == "ETHUSDT") == 50
+        assert waiting[-1] == ("ETHUSDT", -99.0, 47.5)
+        assert backlog.conflated == 200 - len(waiting)
 
-    asyncio.run(scenario())
+    def test_nothing_grows_with_what_nobody_takes(self) -> None:
+        backlog = Backlog()
+        level = Level("BTCUSDT", None, 1.0, 1.0, 1.0, {}, 1)
+        for n in range(1000):
+            for event in (
+                AutoSubscribed("BTCUSDT"),
+                AutoUnsubscribed("BTCUSDT"),
+                level._replace(timestamp=n),
+                Refused(str(n), "no", (str(n),)),
+            ):
+                backlog.put(event)
+        waiting = drained(backlog)
+        assert waiting[10:] == [
+            AutoUnsubscribed("BTCUSDT"),
+            level._replace(timestamp=999),
+            Refused("999", "no", ("999",)),
+        ]
+
+    @given(
+        st.lists(
+            st.one_of(
+                st.none(), st.lists(st.tuples(st.sampled_from("ABC"), st.integers(0, 9), st.integers(0, 9)))
+            )
+        )
+    )
+    def test_whenever_it_is_taken_volumes_add_up_and_prices_come_in_order(
+        self, steps: list[list[tuple[str, int, int]] | None]
+    ) -> None:
+        """Prices of a symbol rise here, so that their order can be seen."""
+        backlog, put, got = Backlog(), [], []
+        for number, step in enumerate(steps):
+            if step is None:
+                while (event := backlog.take()) is not None and len(got) % 3:
+                    got.append(event)
+                if event is not None:
+                    got.append(event)
+                continue
+            updates = [Update(name, float(number), float(volume)) for name, _, volume in step]
+            put += updates
+            backlog.extend(updates)
+            assert len(backlog) <= 10 + 3
+        got += drained(backlog)
+        for name in "ABC":
+            of_name = [update for update in got if update.symbol == name]
+            assert sum(u.volume for u in of_name) == sum(u.volume for u in put if u.symbol == name)
+            assert [u.price for u in of_name] == sorted(u.price for u in of_name)
+            assert [u.price for u in of_name][-1:] == [u.price for u in put if u.symbol == name][-1:]
+
+
+def drained(backlog: Backlog) -> list[Event]:
+    events = []
+    while (event := backlog.take()) is not None:
+        events.append(event)
+    return events
 
 
 class TestWatch:
@@ -356,7 +415,7 @@ class TestWatch:
     def test_an_unknown_symbol(self) -> None:
         status, _, err = self.run(Server(), "NONSENSE")
         assert status == 1
-        assert "Error: The server says unknown_symbol: No such symbol" in err
+        assert "Error: The server says unknown_symbols: No such symbol" in err
 
     def test_a_table_on_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         console = watch_module.Console

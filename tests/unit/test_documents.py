@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import CHECKOUT
 from tradeback.cli import main
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/client-python.md"]
 _BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # `make test` here would run this test again; what builds or measures takes too long for one.
 _NEVER_RUN = re.compile(r"\bmake (test|check|run|bench|build|clean)\b")

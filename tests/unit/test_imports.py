@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.store": FIRST,
     "tradeback.store.cache_local": {"tradeback._fast.tablefile", "tradeback.store.base", *FIRST},
     "tradeback.store.stats": {"tradeback.errors"},
-    "tradeback.client": {"tradeback._fast.record", "tradeback.errors"},
+    "tradeback.client": {"tradeback._fast.batch", "tradeback.errors"},
     "tradeback.recovery": {"tradeback._fast", "tradeback.model"},
     "tradeback.recorder": {
         "tradeback._fast",

@@ -6,8 +6,11 @@ Owns nothing: buffers belong to the caller. Any thread. The CRC's tables are mad
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint16_t, uint32_t
+from libc.string cimport memcpy
 
-from tradeback._fast.record cimport RECORDS_PER_FRAME, WireRecord
+from tradeback._fast.record cimport FRAME_HEADER_BYTES, RECORDS_PER_FRAME, WIRE_RECORD_BYTES, WireRecord
+
+from tradeback.errors import ProtocolError
 
 
 cdef extern from "crc32.h" nogil:
@@ -66,3 +69,28 @@ def encode_frames(list records not None) -> bytes:
         at = close_frame(payload, count)
         done += count
     return room[:at - start]
+
+
+def decode_frame(bytes payload not None) -> list:
+    """The `(id, price, volume)` tuples of a frame without its WebSocket header.
+
+    ProtocolError where it is shorter than its header (`short_frame`), its length is not that of its records
+    (`bad_length`), or the CRC is wrong (`bad_crc`).
+    """
+    cdef Py_ssize_t size = len(payload)
+    cdef char* data = PyBytes_AS_STRING(payload)
+    cdef uint32_t told, count, index
+    cdef WireRecord* record
+    cdef list records = []
+    if size < FRAME_HEADER_BYTES:
+        raise ProtocolError("short_frame", f"A frame of {size} bytes is shorter than its header")
+    count = records_in(data)
+    if size != FRAME_HEADER_BYTES + <Py_ssize_t>count * WIRE_RECORD_BYTES:
+        raise ProtocolError("bad_length", f"A frame of {size} bytes cannot hold {count} records")
+    memcpy(&told, data, 4)
+    if crc32(0, data + 4, size - 4) != told:
+        raise ProtocolError("bad_crc", f"A frame of {count} records came with a wrong CRC")
+    for index in range(count):
+        record = record_at(data, index)
+        records.append((record.symbol_id, record.price, record.volume))
+    return records
