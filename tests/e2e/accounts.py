@@ -78,7 +78,8 @@ def accounts_api(folder: Path, symbols: tuple[str, ...] = SYMBOLS, **environment
     make_catalog(folder, symbols)
     with (
         closing(open_accounts(sqlite_config(folder))) as store,
-        ApiProcess(folder, **environment) as api,
+        # Tests ask more in a minute than anybody; what slows logins is another matter.
+        ApiProcess(folder, **{"LIMIT_AUTH": "off", **environment}) as api,
     ):
         yield Accounts(api, store, folder)
 
