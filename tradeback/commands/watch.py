@@ -63,8 +63,9 @@ def watch(
 ) -> None:
     """Show the prices of symbols as they change.
 
-    With --user and no symbols, those of the user's watchlist. On a terminal a table; otherwise a line an update: time, symbol, price, volume. The password can also be in the
-    environment, as TRADEBACK_PASSWORD. Exit code 1 where no server was reached.
+    With --user and no symbols, those of the user's watchlist. On a terminal a table; otherwise a line an update: time,
+    symbol, price, volume. The password can also be in the environment, as TRADEBACK_PASSWORD. Exit code 1 where no
+    server was reached.
     """
     if user is None and not symbols:
         raise click.UsageError("Name symbols, or log in with --user to see a watchlist.")
