@@ -20,7 +20,7 @@ from tradeback._fast.table import SymbolTable
 from tradeback.model import MINUTE_NS, Bar, SymbolInfo
 from tradeback.store.cache_local import TABLE_FILE
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 # Each request is counted, and none refused.
 LIMITS = {f"LIMIT_{name}": "1000000000/minute" for name in ("PRICE", "SYMBOLS", "BARS")}

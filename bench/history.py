@@ -17,8 +17,9 @@ from bench.programs import LOAD_CORE, SERVER_CORE, module, pin
 from bench.table import Effort, Goal, Row, Skipped, compare
 from bench.writer import BATCH, DAY, RATE, configured, random_ticks
 from tradeback.model import RESOLUTIONS, Bar, Tick
-from tradeback.store.base import HistoryBatch
-from tradeback.store.history_sqlite import HISTORY_FILE, SqliteHistory, open_history
+from tradeback.store.base import History, HistoryBatch
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import HISTORY_FILE
 
 TICKS = 200_000
 TURN = 10  # batches that one writes before it is the other's turn
@@ -122,7 +123,7 @@ def read_p99s_us(folder: Path, resolution: str, effort: Effort) -> tuple[float, 
     return p99_us(times["go"]), p99_us(times["pause"]), median(rates[1::2])
 
 
-def read_times(history: SqliteHistory, resolution: str, seconds: float) -> list[float]:
+def read_times(history: History, resolution: str, seconds: float) -> list[float]:
     """Seconds to read the newest BARS bars, of one symbol after the other."""
     times = []
     streams = cycle(range(1, READ_SYMBOLS + 1))

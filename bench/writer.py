@@ -16,7 +16,7 @@ from pathlib import Path
 from tradeback.config import Config, load_config
 from tradeback.model import MINUTE_NS, Bar, Tick
 from tradeback.store.base import HistoryBatch
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 SYMBOLS = 200
 RATE = 10_000

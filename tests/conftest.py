@@ -6,9 +6,11 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from tests.influx_server import InfluxServer
 from tests.redis_server import RedisServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -43,14 +45,28 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def missing(how: str) -> NoReturn:
+    """Skip the test for want of a server; where all of them were to be installed, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(how)
+    pytest.skip(how)
+
+
+@pytest.fixture(scope="session")
+def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+    """One InfluxDB for all tests: each has points of its own."""
+    if InfluxServer.program() is None:
+        # It is built from its sources, which a machine may not have: that alone fails no landing.
+        pytest.skip(f"no influxd here, and nothing of InfluxDB is tested: {InfluxServer.HOW_TO_GET}")
+    with InfluxServer(tmp_path_factory.mktemp("influx")) as server:
+        yield server
+
+
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of this test's own, empty and running."""
     if RedisServer.program() is None:
-        how = f"no {RedisServer.PROGRAM} here: {RedisServer.HOW_TO_GET}"
-        if os.environ.get("CI"):
-            pytest.fail(how)
-        pytest.skip(how)
+        missing(f"no {RedisServer.PROGRAM} here: {RedisServer.HOW_TO_GET}")
     folder = tmp_path / "redis"
     folder.mkdir()
     with RedisServer(folder) as server:

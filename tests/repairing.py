@@ -22,7 +22,7 @@ from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.repair import Repair, RepairPolicy
 from tradeback.store.base import History
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 UNIT = 10**8  # of the ledger's prices and quantities
 DAY_S = 86_400.0

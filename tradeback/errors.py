@@ -17,8 +17,16 @@ class ConfigError(TradebackError):
     """A setting is unknown, or its value cannot be."""
 
 
-class DataFolderError(TradebackError):
+class StoreError(TradebackError):
+    """A store cannot be used at the moment; the same call may be made again."""
+
+
+class DataFolderError(StoreError):
     """A file of the data folder is foreign, torn, of another version, locked, or cannot be written."""
+
+
+class HistoryError(StoreError):
+    """The history on another machine cannot be reached, does not answer, or refuses."""
 
 
 class StaleRowError(DataFolderError):

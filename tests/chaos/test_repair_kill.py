@@ -22,7 +22,7 @@ from tradeback.exchange.rows import symbol_row
 from tradeback.exchange.sim import Sim
 from tradeback.store.base import History
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 KILLS = 30 if CHAOS else 4
 MESSAGES = 400_000 if CHAOS else 60_000

@@ -15,7 +15,8 @@ from tradeback.errors import DataFolderError
 from tradeback.model import MINUTE_NS, Bar
 from tradeback.store.base import BackfillJob
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import HISTORY_FILE, open_history
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import HISTORY_FILE
 
 TIMEOUT = 600.0
 

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.api import SYMBOL, ApiProcess, Running, all_running
 from tests.e2e.running import pause_and_drain, stream_ids, trade_and_drain
 from tests.store.conftest import sqlite_config
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 
 @pytest.fixture(scope="module")

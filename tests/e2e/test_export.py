@@ -30,7 +30,7 @@ from tradeback.commands.times import format_time
 from tradeback.model import RESOLUTIONS, Bar, SymbolInfo, Tick
 from tradeback.store.base import HistoryBatch
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 SYMBOL, STREAM_ID = "AUSDT", 1
 T0 = 1_700_000_040_000_000_000  # a whole minute

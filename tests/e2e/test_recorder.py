@@ -35,7 +35,8 @@ from tests.e2e.running import (
 from tradeback._fast.record import FLAGS
 from tradeback.config import Config
 from tradeback.model import RESOLUTIONS, Tick
-from tradeback.store.history_sqlite import SqliteHistory, open_history
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import SqliteHistory
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS), "RECORDER_HISTORY_DAYS": "0"}

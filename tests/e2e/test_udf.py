@@ -13,7 +13,7 @@ from tests.e2e.running import stream_ids
 from tests.store.conftest import sqlite_config
 from tradeback.model import Bar, Gap
 from tradeback.store.base import HistoryBatch
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 RESOLUTIONS = {"1": 60, "5": 300, "15": 900, "60": 3_600, "240": 14_400, "1D": 86_400}
 GIVEN = "BNBUSDT"  # not carried: its bars and gaps are those that are written here

@@ -23,7 +23,8 @@ from tradeback.model import RESOLUTIONS, Bar, Gap, Tick
 from tradeback.recorder.comparison import bar_of
 from tradeback.store.base import HistoryBatch
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import SqliteHistory, open_history
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import SqliteHistory
 
 HOUR = RESOLUTIONS["1h"]
 ONE_DAY = 86_400_000_000_000

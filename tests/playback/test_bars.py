@@ -23,7 +23,7 @@ from tradeback.exchange.rows import KlineRow
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.model import RESOLUTIONS, Bar
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 MONTH = "klines_btcusdt_1m_202412.csv.gz"
 PAGE = 1_000  # rows in one answer of the exchange

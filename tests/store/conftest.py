@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.influx_server import InfluxServer
 from tests.redis_server import RedisServer
 from tradeback.config import Config, load_config
 from tradeback.store.accounts import open_accounts
 from tradeback.store.base import Accounts, Cache, Catalog, History
 from tradeback.store.cache_redis import open_cache
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.history_influx import InfluxHistory
+from tradeback.store.history_sqlite import open_sqlite_history
+from tradeback.store.influx import Influx
 
 OpenCatalog = Callable[[], Catalog]
 OpenAccounts = Callable[[], Accounts]
@@ -31,7 +35,7 @@ def sqlite_config(folder: Path, **settings: str) -> Config:
 
 
 def sqlite_history(folder: Path, *, write: bool = True, **settings: str) -> History:
-    return open_history(sqlite_config(folder, **settings), write=write)
+    return open_sqlite_history(sqlite_config(folder, **settings), write=write)
 
 
 @pytest.fixture(params=["sqlite"])
@@ -75,10 +79,33 @@ def accounts(open_accounts_again: OpenAccounts) -> Accounts:
     return open_accounts_again()
 
 
-@pytest.fixture(params=["sqlite"])
+def influx_history(server: InfluxServer) -> OpenHistory:
+    """Histories of folders: their points lie in one bucket under an exchange for each."""
+    exchanges: dict[Path, str] = {}
+
+    def open_one(folder: Path, *, write: bool = True, **settings: str) -> History:
+        config = sqlite_config(folder, **server.environment, **settings)
+        exchange = exchanges.setdefault(folder, f"x{next(_NUMBERS)}")
+        return InfluxHistory(
+            Influx(config.database.influx),
+            exchange,
+            lambda stream_id: f"SYMBOL{stream_id}",
+            config.history,
+            open_sqlite_history(config, write=write),
+            write=write,
+        )
+
+    return open_one
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture(params=["sqlite", "influx"])
 def open_history_at(request: pytest.FixtureRequest) -> OpenHistory:
-    backends: dict[str, OpenHistory] = {"sqlite": sqlite_history}
-    return backends[request.param]
+    if request.param == "influx":
+        return influx_history(request.getfixturevalue("influx_server"))
+    return sqlite_history
 
 
 @pytest.fixture(params=["redis"])

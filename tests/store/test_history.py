@@ -12,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.influx_server import InfluxServer
 from tests.reference.history import PlainHistory, folded
-from tests.store.conftest import OpenHistory
-from tradeback.errors import DataFolderError
+from tests.store.conftest import OpenHistory, influx_history, sqlite_history
+from tradeback.errors import DataFolderError, HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
 from tradeback.store.base import BackfillJob, History, HistoryBatch
 
 DAY_NS = RESOLUTIONS["1d"]
 DAY = 20_000 * DAY_NS  # some midnight, UTC
+AWAY = (DataFolderError, HistoryError)
 EVER = (-(2**63), 2**63 - 1)
 COARSER = [name for name in RESOLUTIONS if name != "1m"]
 
@@ -71,7 +73,7 @@ def test_ticks_come_by_time_and_id_from_start_to_before_end(history: History, re
 
 def test_all_of_a_tick_is_kept(history: History, reader: History) -> None:
     ticks = [
-        Tick(1, 2**63 - 1, 2**32 - 1, 1e-8, 1e15, 0.0, 0.0, 2**63 - 2, 255),
+        Tick(1, 2**63 - 1, 2**32 - 1, 1e-8, 1e15, 0.0, 0.0, 2**63 - 2_000_000, 255),
         Tick(65_535, 0, 1, 123_456_789.12345678, 0.1 + 0.2, 1e-323, 1.7e308, -(2**62), 0),
     ]
     history.write(HistoryBatch(ticks=ticks))
@@ -89,10 +91,10 @@ def test_pages_meet_within_one_instant(history: History, reader: History) -> Non
 
 
 def test_a_long_read_sees_what_comes_behind_it(history: History, reader: History) -> None:
-    history.write(HistoryBatch(ticks=[tick(n, n) for n in range(10_000)]))
+    history.write(HistoryBatch(ticks=[tick(n, n * 10**9) for n in range(10_000)]))
     reading = reader.ticks(1, *EVER)
     first = next(reading)
-    history.write(HistoryBatch(ticks=[tick(10_000, 10_000)]))
+    history.write(HistoryBatch(ticks=[tick(10_000, 10_000 * 10**9)]))
     assert [first.trade_id, *(each.trade_id for each in reading)] == list(range(10_001))
 
 
@@ -406,14 +408,14 @@ def test_what_is_stored_is_there_after_opening_again(open_history_at: OpenHistor
 
 
 def test_a_reader_writes_nothing_and_makes_nothing(open_history_at: OpenHistory, tmp_path: Path) -> None:
-    with pytest.raises(DataFolderError, match="There is no history at"):
+    with pytest.raises(AWAY, match="There is no history at"):
         open_history_at(tmp_path / "nowhere", write=False)
     assert not (tmp_path / "nowhere").exists()
     open_history_at(tmp_path).close()
     reader = open_history_at(tmp_path, write=False)
-    with pytest.raises(DataFolderError, match="opened for reading alone"):
+    with pytest.raises(AWAY, match="opened for reading alone"):
         reader.write(minutes(minute(0)))
-    with pytest.raises(DataFolderError, match="opened for reading alone"):
+    with pytest.raises(AWAY, match="opened for reading alone"):
         reader.retain(DAY)
     reader.close()
 
@@ -423,7 +425,7 @@ def test_after_closing_it_says_so(history: History) -> None:
     history.close()
     history.close()
     for use in (history.places, lambda: history.write(minutes(minute(0))), lambda: next(reading)):
-        with pytest.raises(DataFolderError, match="was closed"):
+        with pytest.raises(AWAY, match="was closed"):
             use()
 
 
@@ -496,13 +498,26 @@ def apply(history: History, kind: str, what: Sequence) -> None:  # type: ignore[
             history.write_bars(stream_id, name, [bar])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+histories = given(
     steps, st.randoms(use_true_random=False), st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 9)
 )
-def test_any_order_twice_and_cut_by_reopening(
-    open_history_at: OpenHistory, steps, random, a: int, b: int, limit: int
+
+
+@settings(max_examples=60, deadline=None)
+@histories
+def test_any_order_twice_and_cut_by_reopening(steps, random, a: int, b: int, limit: int) -> None:
+    any_order_twice(sqlite_history, steps, random, a, b, limit)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@histories
+def test_any_order_twice_over_the_network(
+    influx_server: InfluxServer, steps, random, a: int, b: int, limit: int
 ) -> None:
+    any_order_twice(influx_history(influx_server), steps, random, a, b, limit)
+
+
+def any_order_twice(open_history_at: OpenHistory, steps, random, a: int, b: int, limit: int) -> None:
     plain = PlainHistory()
     for kind, what in steps:
         if kind == "ticks":

@@ -28,7 +28,7 @@ from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS
 from tradeback.store import history_file, history_sqlite
 from tradeback.store.base import History, HistoryBatch
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.history_sqlite import open_sqlite_history
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_an_exchange_must_be_decided_on(tmp_path: Path) -> None:
     config = sqlite_config(tmp_path)
     auto = config.model_copy(update={"exchange": config.exchange.model_copy(update={"name": "auto"})})
     with pytest.raises(ConfigError, match=r"exchange\.name is auto"):
-        open_history(auto, write=True)
+        open_sqlite_history(auto, write=True)
 
 
 def test_a_data_folder_that_is_a_file(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar
 from tradeback.recorder.asking import asked_backfill, asked_progress, find_symbols
 from tradeback.recorder.backfill import Backfill, BackfillPolicy, bars_of, plan
 from tradeback.store.base import BackfillJob, History
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 DAY = RESOLUTIONS["1d"]
 QUICK = BackfillPolicy(first_backoff=0.02, longest_backoff=0.1)

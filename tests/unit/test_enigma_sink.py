@@ -21,7 +21,8 @@ from tradeback.recorder.indicators import EnigmaSink, enigma_message
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.store.base import HistoryBatch
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import SqliteHistory, open_history
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import SqliteHistory
 
 SAFETY = 30.0
 SECOND = 1_000_000_000

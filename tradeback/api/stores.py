@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from tradeback.errors import DataFolderError, TradebackError
+from tradeback.errors import DataFolderError, StoreError, TradebackError
 from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.stats import Reading
 
@@ -37,13 +37,16 @@ class Unavailable(TradebackError):
 
 
 class Store(Generic[Kind]):
-    """One store: its name, the file that it is in, and how it is opened. May be used from several threads.
+    """One store: its name, the file that it is in (None: it is on another machine), and how it is opened. May be used
+    from several threads.
 
     Whether another file stands at its place is looked after at each use, or, where that is not to be expected, no
     more often than every `look_again` seconds.
     """
 
-    def __init__(self, name: str, path: Path, open_it: Callable[[], Kind], look_again: float = 0.0) -> None:
+    def __init__(
+        self, name: str, path: Path | None, open_it: Callable[[], Kind], look_again: float = 0.0
+    ) -> None:
         self.name = name
         self.path = path
         self._open = open_it
@@ -55,21 +58,17 @@ class Store(Generic[Kind]):
 
     @contextmanager
     def use(self) -> Iterator[Kind]:
-        """The store, for as long as the block lasts. DataFolderError within it becomes `Unavailable`."""
+        """The store, for as long as the block lasts. StoreError within it becomes `Unavailable`."""
         try:
             yield self._current()
-        except DataFolderError as error:
+        except StoreError as error:
             raise Unavailable(self.name, str(error)) from error
 
     def _current(self) -> Kind:
         opened = self._opened
         if self._look_again and opened is not None and time.monotonic() < self._look_at:
             return opened
-        try:
-            status = self.path.stat()
-        except OSError as error:
-            raise DataFolderError(f"{self.path}: {error.strerror}; start what makes it") from error
-        file = status.st_dev, status.st_ino
+        file = self.place()
         with self._lock:
             if self._opened is None or self._file != file:
                 # What was opened before is not closed: another thread may be reading it. Its last user frees it.
@@ -77,6 +76,16 @@ class Store(Generic[Kind]):
                 self._file = file
             self._look_at = time.monotonic() + self._look_again
             return self._opened
+
+    def place(self) -> tuple[int, int]:
+        """Which file stands at its path: device and inode; the same for ever where it has none. DataFolderError."""
+        if self.path is None:
+            return 0, 0
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise DataFolderError(f"{self.path}: {error.strerror}; start what makes it") from error
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Close it, where it is open."""

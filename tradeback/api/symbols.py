@@ -49,15 +49,22 @@ class SymbolBook:
         if listing is not None and now < self._look_at:
             return listing
         with self._lock, self._stores.catalog.use() as catalog:
-            status = self._stores.catalog.path.stat()
-            seen = status.st_ino, status.st_mtime_ns, status.st_size
+            seen = self._seen_file()
             listing = self._listing
-            if listing is None or seen != self._seen:
+            if listing is None or seen is None or seen != self._seen:
                 listing = _listing(catalog.symbols())
                 self._seen = seen
             self._look_at = now + LOOK_AGAIN_S
             self._listing = listing
             return listing
+
+    def _seen_file(self) -> tuple[int, int, int] | None:
+        """What changes when the catalog's file does; None where it has none."""
+        path = self._stores.catalog.path
+        if path is None:
+            return None
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def symbol(self, name: str) -> Symbol:
         """The symbol of this name, active or not; refused with 404 where there is none."""

@@ -24,7 +24,8 @@ from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.cache_local import TABLE_FILE, open_prices
 from tradeback.store.cache_redis import connection_pool
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
-from tradeback.store.history_sqlite import HISTORY_FILE, open_history
+from tradeback.store.histories import open_history
+from tradeback.store.history_sqlite import HISTORY_FILE
 from tradeback.store.stats import read_all
 from tradeback.tokens import load_secret
 
@@ -90,7 +91,7 @@ def stores_of(config: Config) -> Stores:
     return Stores(
         Store("catalog", folder / CATALOG_FILE, catalog),
         Store("accounts", folder / CATALOG_FILE, accounts),
-        Store("history", folder / HISTORY_FILE, history),
+        Store("history", None if config.database.influx.url else folder / HISTORY_FILE, history),
         # The table is never replaced while it is in use.
         Store("prices", folder / TABLE_FILE, prices, look_again=0.5),
         lambda: read_all(folder / "stats"),

@@ -33,7 +33,7 @@ from tradeback.recorder.asking import DAYS_MAX, asked_backfill, asked_progress, 
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.lock import RecorderLock
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 RECORDER_SOCKET = "recorder.sock"
 REDRAWS_PER_SECOND = 4

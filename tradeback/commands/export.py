@@ -19,7 +19,7 @@ from tradeback.commands.times import with_range
 from tradeback.config import Config
 from tradeback.model import RESOLUTIONS
 from tradeback.store.base import History
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 BARS_AT_ONCE = 50_000
 EVERYTHING = "1970-01-01"

@@ -21,7 +21,7 @@ from tradeback.recorder.ending import journal_ended, replay_ended
 from tradeback.recorder.lock import RecorderLock
 from tradeback.store.cache_redis import open_cache
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 log = structlog.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from tradeback.model import RESOLUTIONS, Bar, Gap, Symbol
 from tradeback.recorder.comparison import BarsReport, bar_of, compare_bars, skip
 from tradeback.recorder.contiguity import Contiguity, contiguity
 from tradeback.store.base import History
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 # What was traded a moment ago may still be on its way into the store.
 SETTLE_NS = 5_000_000_000

@@ -16,7 +16,7 @@ from tradeback.control import ControlClient
 from tradeback.errors import ControlError, TradebackError
 from tradeback.exchange.sim import Sim
 from tradeback.store.catalog import open_catalog
-from tradeback.store.history_sqlite import open_history
+from tradeback.store.histories import open_history
 
 log = structlog.get_logger(__name__)
 

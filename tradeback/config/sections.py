@@ -300,7 +300,7 @@ class MysqlConfig(Section):
 
 
 class InfluxConfig(Section):
-    """InfluxDB. Accepted, not used yet."""
+    """InfluxDB 2.7: ticks, bars and Enigma levels, in place of the SQLite file of the data folder."""
 
     env_prefix: ClassVar[str] = "INFLUX_"
     url: HttpUrl = setting("", "empty: no InfluxDB")

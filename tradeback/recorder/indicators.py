@@ -16,7 +16,7 @@ import structlog
 
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record
 from tradeback._fast.stats import Stats
-from tradeback.errors import DataFolderError
+from tradeback.errors import StoreError
 from tradeback.model import EnigmaLevel
 from tradeback.recorder.levels import Levels, Seed
 from tradeback.recorder.sinks import Sink, journal_end
@@ -147,7 +147,7 @@ class EnigmaSink(Sink):
     def _store(self, now_ns: int) -> None:
         try:
             self._history.write_enigma(list(self._unstored.values()))
-        except DataFolderError as error:
+        except StoreError as error:
             if str(error) != self._store_error:
                 log.error("levels are published and not stored", reason=str(error))
             self._store_error = str(error)

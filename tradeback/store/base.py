@@ -70,6 +70,7 @@ class HistoryBatch:
     (stream id, first, last) that stand for what is stored, where they changed, and `dissolved` the ranges
     (stream id, first) that were joined into others. `places` are the journals' next sequence numbers: what lies
     below them is stored. `gaps` are new or changed ones; `filled` (stream id, first id) are no gaps any more.
+    `extremes` (stream id, high, low) are prices beyond those of the ticks and minutes.
     """
 
     ticks: Sequence[Tick] = ()
@@ -79,6 +80,7 @@ class HistoryBatch:
     gaps: Sequence[Gap] = ()
     filled: Sequence[tuple[int, int]] = ()
     places: Mapping[str, int] = field(default_factory=dict)
+    extremes: Sequence[tuple[int, float, float]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +110,8 @@ class History(Protocol):
     known makes a bar more whole, and the exchange's own bar of a closed interval is the whole one.
     Every method may block on I/O; an object may be used from several threads.
 
-    Errors: DataFolderError where the store is full, locked, torn or read-only; nothing of the batch
-    is stored then, and the same call may be made again.
+    Errors: DataFolderError or HistoryError where the store is full, locked, torn, read-only, away or refuses. Its
+    places are not stored then, nor is anything that is told by them, and the same call may be made again.
     """
 
     def write(self, batch: HistoryBatch) -> None:

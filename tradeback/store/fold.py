@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, localcontext
 from itertools import groupby
 
-from tradeback.model import Bar
+from tradeback.model import RESOLUTIONS, Bar
 
 # Wide enough for the sum of the largest and the smallest double: no addition ever rounds.
 _EXACT = Context(prec=800)
@@ -19,6 +19,25 @@ def exact_sum(volumes: Iterable[float]) -> float:
     """
     with localcontext(_EXACT):
         return float(sum(map(Decimal, map(repr, volumes)), Decimal(0)))
+
+
+def coarser_intervals(touched: Iterable[int], newest: int | None) -> dict[str, set[int]]:
+    """By resolution, when the coarser bars open that may have to be made anew after 1m bars were written that open at
+    `touched`; `newest` was the newest minute before that, None where there was none.
+
+    Without those in progress, which readers fold until a newer one begins.
+    """
+    minutes = set(touched)
+    if newest is not None:
+        if minutes == {newest}:
+            return {}
+        minutes.add(newest)
+    last = max(minutes)
+    return {
+        name: {minute - minute % length for minute in minutes} - {last - last % length}
+        for name, length in RESOLUTIONS.items()
+        if name != "1m"
+    }
 
 
 def fold(minutes: Iterable[Bar], length: int) -> list[Bar]:

@@ -20,8 +20,9 @@ from tradeback.config.sections import HistoryConfig
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch
-from tradeback.store.fold import fold
+from tradeback.store.fold import coarser_intervals, fold
 from tradeback.store.history_file import HistoryFile
+from tradeback.store.rules import FIRST, LAST, check_opening, length_of, row_limit, too_old_before
 
 HISTORY_FILE = "history.sqlite"
 PAGE_OF_TICKS = 4_096  # read at once
@@ -31,7 +32,6 @@ FOLD_MINUTES = 3_000
 STEP_OF_RETENTION = 5_000  # rows deleted in one transaction
 
 DAY_NS = 1_440 * MINUTE_NS
-_FIRST, _LAST = -(2**63), 2**63 - 1  # what an INTEGER can hold
 # How the file names a resolution: by its minutes.
 _MINUTES = {name: length // MINUTE_NS for name, length in RESOLUTIONS.items()}
 _NAMES = {minutes: name for name, minutes in _MINUTES.items()}
@@ -75,6 +75,7 @@ class SqliteHistory:
                 # The driver takes plain tuples apart a fifth faster than named ones.
                 connection.executemany(_INSERT_TICK, map(tuple, batch.ticks))
                 self._widen(connection, ((tick[0], tick[3], tick[3]) for tick in batch.ticks))
+            self._widen(connection, batch.extremes)
             _, coarser = self._write_bars(connection, "1m", batch.minutes)
             self._fold_some(connection, coarser)
             connection.executemany(
@@ -86,7 +87,7 @@ class SqliteHistory:
             connection.executemany("INSERT OR REPLACE INTO places VALUES (?, ?)", batch.places.items())
 
     def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
-        _length(resolution)
+        length_of(resolution)
         with self._writing() as connection:
             changed, coarser = self._write_bars(connection, resolution, [(stream_id, bar) for bar in bars])
             for span in coarser:
@@ -107,8 +108,8 @@ class SqliteHistory:
         return ranges
 
     def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:
-        after = (_integer(start), _FIRST)
-        left = _limit(limit)
+        after = (_integer(start), FIRST)
+        left = row_limit(limit)
         while left > 0:
             asked = min(left, PAGE_OF_TICKS)
             with self._file.reading() as connection:
@@ -130,8 +131,8 @@ class SqliteHistory:
     def bars(
         self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
     ) -> list[Bar]:
-        length = _length(resolution)
-        count = _limit(limit)
+        length = length_of(resolution)
+        count = row_limit(limit)
         key = (_MINUTES[resolution], stream_id, _integer(start), _integer(end))
         current: list[Bar] = []
         with self._file.reading() as connection:
@@ -189,7 +190,7 @@ class SqliteHistory:
             return [BackfillJob(stream, _NAMES[minutes], *rest) for stream, minutes, *rest in rows]
 
     def write_job(self, job: BackfillJob) -> None:
-        _length(job.resolution)
+        length_of(job.resolution)
         values = (job.stream_id, _MINUTES[job.resolution], job.start, job.end, job.done_to, job.error)
         with self._writing() as connection:
             connection.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", values)
@@ -201,15 +202,17 @@ class SqliteHistory:
         with self._file.reading() as connection:
             now = min(now_ns, _newest(connection))
         deleted = {
-            "ticks": self._delete("ticks", "", "ts_event", _cutoff(now, self._ages.keep_ticks, MINUTE_NS))
+            "ticks": self._delete(
+                "ticks", "", "ts_event", too_old_before(now, self._ages.keep_ticks, MINUTE_NS)
+            )
         }
         for name, minutes in _MINUTES.items():
             age = getattr(self._ages, f"keep_{name}")
-            cutoff = _cutoff(now, age, DAY_NS if name == "1m" else MINUTE_NS)
+            cutoff = too_old_before(now, age, DAY_NS if name == "1m" else MINUTE_NS)
             if name == "1m":
                 self._keep_coarser(cutoff)
             deleted[name] = self._delete("bars", f"resolution = {minutes} AND", "open_time", cutoff)
-        cutoff = _cutoff(now, self._ages.keep_enigma, MINUTE_NS)
+        cutoff = too_old_before(now, self._ages.keep_enigma, MINUTE_NS)
         deleted["enigma"] = self._delete("enigma", "", "ts_event", cutoff)
         return deleted
 
@@ -230,12 +233,11 @@ class SqliteHistory:
     ) -> tuple[int, list[_Span]]:
         """Within a transaction: store the bars that are better than what is there. Returns how many were, and which
         coarser bars follow from them."""
-        minutes, length = _MINUTES[resolution], RESOLUTIONS[resolution]
+        minutes = _MINUTES[resolution]
         rows = []
         touched: dict[int, set[int]] = {}
         for stream_id, bar in bars:
-            if bar.open_time % length:
-                raise ValueError(f"A {resolution} bar cannot open at {bar.open_time} ns: that is between two")
+            check_opening(resolution, bar)
             if bar.trade_count > 0:  # the exchange tells of intervals without trades too: they have no bar
                 rows.append((minutes, stream_id, *bar))
                 touched.setdefault(stream_id, set()).add(bar.open_time)
@@ -250,16 +252,12 @@ class SqliteHistory:
         return changed, coarser
 
     def _following(self, stream_id: int, touched: set[int], before: int | None) -> Iterator[_Span]:
-        """The coarser bars of 1m bars that may have changed, but for those in progress, which are left to the
-        readers until a newer one begins; `before` was the newest minute."""
-        if before is not None:
-            if touched == {before}:
-                return
-            touched.add(before)
-        newest = self._newest[stream_id] = max(touched)
-        for resolution, length in _COARSER:
-            starts = {minute - minute % length for minute in touched} - {newest - newest % length}
-            for start, end in _joined(sorted(starts), length):
+        """The coarser bars of 1m bars that may have changed; `before` was the newest minute."""
+        intervals = coarser_intervals(touched, before)
+        if intervals:
+            self._newest[stream_id] = max(touched if before is None else {before, *touched})
+        for resolution, starts in intervals.items():
+            for start, end in _joined(sorted(starts), RESOLUTIONS[resolution]):
                 yield _Span(resolution, stream_id, start, end)
 
     def _fold_some(self, connection: sqlite3.Connection, spans: Iterable[_Span]) -> None:
@@ -351,7 +349,7 @@ class SqliteHistory:
         return deleted
 
 
-def open_history(config: Config, *, write: bool) -> SqliteHistory:
+def open_sqlite_history(config: Config, *, write: bool) -> SqliteHistory:
     """The history of the configured exchange, which must be decided (`Config.with_exchange`).
 
     With `write` it is made where there is none; without, a DataFolderError says that there is none.
@@ -415,7 +413,7 @@ def _extremes(connection: sqlite3.Connection, stream_id: int) -> tuple[float, fl
 def _streams(connection: sqlite3.Connection, table: str, where: str) -> list[int]:
     """The stream ids in a table, each found by one step in its key."""
     streams: list[int] = []
-    after = _FIRST
+    after = FIRST
     while True:
         (after,) = connection.execute(
             f"SELECT min(stream_id) FROM {table} WHERE {where} stream_id > ?", (after,)
@@ -429,7 +427,7 @@ def _newest(connection: sqlite3.Connection) -> int:
     """The time of the newest tick or bar of all."""
     questions = [("ticks", "", "ts_event"), ("enigma", "", "ts_event")]
     questions += [("bars", f"resolution = {minutes} AND", "open_time") for minutes in _MINUTES.values()]
-    newest = _FIRST
+    newest = FIRST
     for table, where, column in questions:
         for stream_id in _streams(connection, table, where):
             (time_ns,) = connection.execute(
@@ -437,14 +435,6 @@ def _newest(connection: sqlite3.Connection) -> int:
             ).fetchone()
             newest = max(newest, time_ns)
     return newest
-
-
-def _cutoff(now: int, age_s: float, align: int) -> int:
-    """What opens or happens before it is too old; nothing where the age is 0."""
-    if age_s == 0:
-        return _FIRST
-    cutoff = now - round(age_s * 1e9)
-    return max(cutoff - cutoff % align, _FIRST)
 
 
 def _joined(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
@@ -460,23 +450,6 @@ def _joined(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
         yield first, end
 
 
-def _length(resolution: str) -> int:
-    try:
-        return RESOLUTIONS[resolution]
-    except KeyError:
-        raise ValueError(
-            f"There are no bars of the resolution {resolution!r}: choose of {', '.join(RESOLUTIONS)}"
-        ) from None
-
-
 def _integer(time_ns: int) -> int:
     """The nearest time that SQLite can hold."""
-    return min(max(time_ns, _FIRST), _LAST)
-
-
-def _limit(limit: int | None) -> int:
-    if limit is None:
-        return _LAST
-    if limit < 0:
-        raise ValueError(f"The limit {limit} is less than nothing: give 0 or more rows, or none for all")
-    return min(limit, _LAST)
+    return min(max(time_ns, FIRST), LAST)

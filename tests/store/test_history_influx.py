@@ -1,0 +1,150 @@
+"""What is InfluxDB's own: a server that is killed, hangs or refuses, and a reader without the recorder's folder."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.influx_server import InfluxServer
+from tests.store.conftest import influx_history, sqlite_config
+from tests.store.test_history import EVER, minute, minutes, tick
+from tradeback.errors import HistoryError, UnknownSymbolError
+from tradeback.store.base import HistoryBatch
+from tradeback.store.catalog import open_catalog
+from tradeback.store.histories import open_history
+from tradeback.store.history_influx import InfluxHistory
+from tradeback.store.influx import Influx, escape_tag, nanoseconds
+
+
+@pytest.fixture
+def own_server(influx_server: InfluxServer, tmp_path: Path):
+    """One that may be ended; skipped where there is none to be had."""
+    folder = tmp_path / "influx"
+    folder.mkdir()
+    with InfluxServer(folder) as server:
+        yield server
+
+
+def test_a_server_that_was_killed_is_written_to_again(own_server: InfluxServer, tmp_path: Path) -> None:
+    open_one = influx_history(own_server)
+    with closing(open_one(tmp_path / "data")) as history:
+        history.write(HistoryBatch(ticks=[tick(1, 1_000_000)], places={"journal": 1}))
+        own_server.kill()
+        batch = HistoryBatch(
+            ticks=[tick(2, 2_000_000)], minutes=[(1, minute(0))], covered=[(1, 1, 2)], places={"journal": 2}
+        )
+        for _ in range(2):
+            with pytest.raises(
+                HistoryError, match=r"cannot be reached or does not answer.*correct INFLUX_URL"
+            ):
+                history.write(batch)
+        assert (history.places(), history.covered()) == ({"journal": 1}, {})
+        with pytest.raises(HistoryError, match="cannot be reached"):
+            history.bars(1, "1m", *EVER)
+        own_server.start()
+        history.write(batch)
+        assert [each.trade_id for each in history.ticks(1, *EVER)] == [1, 2]
+        assert history.bars(1, "1m", *EVER) == [minute(0)]
+        assert history.places() == {"journal": 2}
+
+
+def test_a_server_that_hangs_costs_the_timeout(own_server: InfluxServer, tmp_path: Path) -> None:
+    with closing(influx_history(own_server)(tmp_path / "data", INFLUX_TIMEOUT="200ms")) as history:
+        own_server.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(HistoryError, match="does not answer"):
+                history.write(minutes(minute(0)))
+        finally:
+            own_server.signal(signal.SIGCONT)
+        history.write(minutes(minute(0)))
+        assert history.bars(1, "5m", *EVER) != []
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("INFLUX_TOKEN", "wrong", "401.*INFLUX_TOKEN"),
+        ("INFLUX_BUCKET", "nowhere", "404.*INFLUX_BUCKET"),
+        ("INFLUX_ORG", "nobody", "404.*INFLUX_ORG"),
+    ],
+)
+def test_what_is_configured_wrongly_is_named(
+    influx_server: InfluxServer, tmp_path: Path, setting: str, value: str, said: str
+) -> None:
+    config = sqlite_config(tmp_path, **influx_server.environment | {setting: value})
+    influx = Influx(config.database.influx)
+    with pytest.raises(HistoryError, match=said) as told:
+        influx.write(b"trades price=1.0 1\n")
+    assert "token-of-the-tests" not in str(told.value)
+    influx.close()
+
+
+def test_a_row_that_another_program_wrote_otherwise_is_refused(
+    influx_server: InfluxServer, tmp_path: Path
+) -> None:
+    """InfluxDB takes a field of one type alone."""
+    influx = Influx(sqlite_config(tmp_path, **influx_server.environment).database.influx)
+    influx.write(b'others value="text" 1\n')
+    with pytest.raises(HistoryError, match="type conflict"):
+        influx.write(b"others value=1.0 2\n")
+    influx.close()
+
+
+def test_a_text_is_never_part_of_a_query(influx_server: InfluxServer, tmp_path: Path) -> None:
+    config = sqlite_config(tmp_path, **influx_server.environment)
+    names = {1: 'X") |> drop(columns: ["_value"]) //', 2: "A,B=C Dü"}
+    history = InfluxHistory(
+        Influx(config.database.influx), "odd", names.__getitem__, config.history, None, write=False
+    )
+    writer = influx_history(influx_server)(tmp_path)
+    assert isinstance(writer, InfluxHistory)
+    writer._exchange, writer._symbol_of = "odd", names.__getitem__
+    for stream_id in names:
+        writer.write(HistoryBatch(ticks=[tick(stream_id, 5_000_000, stream_id=stream_id)]))
+    for stream_id in names:
+        assert [each.trade_id for each in history.ticks(stream_id, *EVER)] == [stream_id]
+    history.close()
+    writer.close()
+
+
+def test_without_the_recorders_folder_points_are_read_and_places_are_not(
+    influx_server: InfluxServer, tmp_path: Path
+) -> None:
+    config = sqlite_config(tmp_path, **influx_server.environment)
+    history = InfluxHistory(
+        Influx(config.database.influx), "elsewhere", lambda _: "BTCUSDT", config.history, None, write=False
+    )
+    assert history.bars(1, "1h", *EVER) == []
+    for ask in (history.places, history.covered, history.gaps, history.jobs):
+        with pytest.raises(HistoryError, match="ask on the recorder's machine"):
+            ask()
+    history.close()
+
+
+def test_the_configuration_chooses_it_and_the_catalog_names_the_symbols(
+    influx_server: InfluxServer, tmp_path: Path
+) -> None:
+    config = sqlite_config(tmp_path, **influx_server.environment)
+    open_catalog(config).close()
+    with closing(open_history(config, write=True)) as history:
+        assert isinstance(history, InfluxHistory)
+        with pytest.raises(UnknownSymbolError, match="stream id 7"):
+            history.write(HistoryBatch(ticks=[tick(1, 1, stream_id=7)]))
+    with closing(open_history(sqlite_config(tmp_path), write=False)) as history:
+        assert not isinstance(history, InfluxHistory)
+
+
+@pytest.mark.parametrize("name", ["A\\", "A\nB"])
+def test_a_name_that_cannot_be_a_tag(name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a tag"):
+        escape_tag(name)
+
+
+def test_times_of_influxdb() -> None:
+    assert nanoseconds("1970-01-01T00:00:00Z") == 0
+    assert nanoseconds("2023-11-14T22:13:20.000000123Z") == 1_700_000_000_000_000_123
+    assert nanoseconds("1677-09-21T00:12:43.145224194Z") == -(2**63) + 2
+    assert nanoseconds("2262-04-11T23:47:16.854775806Z") == 2**63 - 2

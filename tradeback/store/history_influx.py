@@ -1,0 +1,435 @@
+"""The history in InfluxDB 2.7: ticks, bars and levels are points there, as the specification lays them out.
+
+InfluxDB has no transactions and writes a point over whatever had its tags and time. So what must be one with a batch,
+the places in the journals and the id ranges, stays in a SQLite file of the recorder's data folder, the book, and is
+written after the points: a crash in between has the sink read the same records again, and the same points are written
+once more. Whether a bar is better than the stored one is found out before it is written.
+
+    trades      tags exchange, symbol; price, bid, ask, volume, sequence (the trade's id), trade_count, flags
+    ohlcv_1m .. tags exchange, symbol; open, high, low, close, volume, trade_count
+    enigma      tags exchange, symbol; price, level, ath, atl, fib_0 .. fib_100
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+from operator import attrgetter
+
+from tradeback._fast.lineproto import encode_ticks
+from tradeback.config.sections import HistoryConfig
+from tradeback.errors import HistoryError
+from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
+from tradeback.store.base import BackfillJob, HistoryBatch
+from tradeback.store.fold import coarser_intervals, fold
+from tradeback.store.history_sqlite import SqliteHistory
+from tradeback.store.influx import FIRST_NS, LAST_NS, Influx
+from tradeback.store.influx_points import (
+    COUNT,
+    LAST,
+    NEWEST_BY_SYMBOL,
+    POINTS,
+    POINTS_A_MILLISECOND,
+    bar_line,
+    bars_of,
+    by_time,
+    level_line,
+    level_of,
+    measurement,
+    point_key,
+    ticks_of,
+)
+from tradeback.store.rules import check_bars, length_of, row_limit, too_old_before
+
+DAY_NS = 1_440 * MINUTE_NS
+RECENT_MINUTES = 4  # of each symbol that the writer remembers
+FIRST_WINDOW_NS = 60 * 1_000_000_000  # of ticks that are read at once; grows while there are few
+FEW_TICKS, MANY_TICKS = 2_000, 20_000
+
+_OPEN_TIME = attrgetter("open_time")
+
+
+class InfluxHistory:
+    """The `History` in InfluxDB. `symbol_of` gives the symbol of a stream id.
+
+    `book` keeps what is no time series; without one, as on another machine than the recorder's, the history can be
+    read, but for what only the recorder needs.
+    """
+
+    def __init__(
+        self,
+        influx: Influx,
+        exchange: str,
+        symbol_of: Callable[[int], str],
+        ages: HistoryConfig,
+        book: SqliteHistory | None,
+        *,
+        write: bool,
+    ) -> None:
+        self.place = influx.place
+        self._influx = influx
+        self._exchange = exchange
+        self._symbol_of = symbol_of
+        self._ages = ages
+        self._optional_book = book
+        self._write = write
+        self._lock = threading.Lock()
+        # What is stored, by stream id, to spare questions: the writer's.
+        self._newest: dict[int, int | None] = {}
+        self._recent: dict[int, dict[int, Bar]] = {}
+
+    # ---- writing
+
+    def write(self, batch: HistoryBatch) -> None:
+        self._check_writable()
+        with self._lock:
+            ticks = list(batch.ticks)
+            prefixes = {
+                stream_id: self._key("trades", stream_id) for stream_id in {tick[0] for tick in ticks}
+            }
+            try:
+                lines = [encode_ticks(ticks, prefixes)]
+            except OverflowError as error:
+                raise ValueError(
+                    f"The history takes no such tick ({error}): ids and times are integers below 2**63"
+                ) from error
+            check_bars("1m", (bar for _, bar in batch.minutes))
+            by_stream: dict[int, list[Bar]] = {}
+            for stream_id, bar in batch.minutes:
+                if bar.trade_count > 0:
+                    by_stream.setdefault(stream_id, []).append(bar)
+            accepted = {
+                stream_id: self._merge(stream_id, bars, lines) for stream_id, bars in by_stream.items()
+            }
+            self._store(lines, accepted)
+            self._book.write(
+                HistoryBatch(
+                    covered=batch.covered,
+                    dissolved=batch.dissolved,
+                    gaps=batch.gaps,
+                    filled=batch.filled,
+                    places=batch.places,
+                    extremes=[
+                        *_widest((tick[0], tick[3], tick[3]) for tick in ticks),
+                        *_widest((stream_id, bar.high, bar.low) for stream_id, bar in batch.minutes),
+                        *batch.extremes,
+                    ],
+                )
+            )
+
+    def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
+        length_of(resolution)
+        self._check_writable()
+        check_bars(resolution, bars)
+        bars = [bar for bar in bars if bar.trade_count > 0]
+        if not bars:
+            return 0
+        with self._lock:
+            lines: list[bytes] = []
+            if resolution == "1m":
+                accepted = self._merge(stream_id, bars, lines)
+            else:
+                opened = [bar.open_time for bar in bars]
+                stored = self._stored(stream_id, resolution, min(opened), max(opened) + 1)
+                accepted = _better(bars, stored)
+                lines += [bar_line(self._key(measurement(resolution), stream_id), bar) for bar in accepted]
+            self._store(lines, {stream_id: accepted} if resolution == "1m" else {})
+            self._book.write(HistoryBatch(extremes=_widest((stream_id, bar.high, bar.low) for bar in bars)))
+        return len(accepted)
+
+    def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
+        self._check_writable()
+        self._influx.write(
+            b"".join(level_line(self._key("enigma", level.stream_id), level) for level in levels)
+        )
+
+    def write_job(self, job: BackfillJob) -> None:
+        length_of(job.resolution)
+        self._check_writable()
+        self._book.write_job(job)
+
+    # ---- reading
+
+    def places(self) -> dict[str, int]:
+        return self._book.places()
+
+    def covered(self) -> dict[int, list[tuple[int, int]]]:
+        return self._book.covered()
+
+    def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
+        return self._book.gaps(stream_id, open_only=open_only)
+
+    def extremes(self, stream_id: int) -> tuple[float, float] | None:
+        return self._book.extremes(stream_id)
+
+    def jobs(self) -> list[BackfillJob]:
+        return self._book.jobs()
+
+    def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:
+        """A point's time is up to a millisecond above its tick's: what may come before another waits for it."""
+        left = row_limit(limit)
+        waiting: list[tuple[int, int, Tick]] = []
+        window = FIRST_WINDOW_NS
+        reached, stop = _within(start), _within(end + POINTS_A_MILLISECOND)
+        while left > 0 and reached < stop:
+            upto = min(reached + window, stop)
+            found = list(ticks_of(stream_id, self._points("trades", stream_id, reached, upto)))
+            for tick in found:
+                if start <= tick.ts_event < end:
+                    heappush(waiting, (tick.ts_event, tick.trade_id, tick))
+            reached = upto
+            while left > 0 and waiting and waiting[0][0] + POINTS_A_MILLISECOND <= reached:
+                left -= 1
+                yield heappop(waiting)[2]
+            if len(found) > MANY_TICKS:
+                window = max(window // 2, 1)
+            elif len(found) < FEW_TICKS:
+                window *= 2
+            if not found:
+                reached = self._first_from("trades", stream_id, reached, stop)
+        while left > 0 and waiting:
+            left -= 1
+            yield heappop(waiting)[2]
+
+    def newest_tick(self, stream_id: int) -> int:
+        last = self._last("trades", stream_id)
+        if last is None:
+            return 0
+        rows = self._points("trades", stream_id, last - POINTS_A_MILLISECOND, last + 1)
+        return max(tick.ts_event for tick in ticks_of(stream_id, rows))
+
+    def bars(
+        self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
+    ) -> list[Bar]:
+        length = length_of(resolution)
+        count = row_limit(limit)
+        # The newest minute first: an interval that ends meanwhile is folded all the same, and nothing is missed.
+        newest = self._last(measurement("1m"), stream_id)
+        last = self._last(measurement(resolution), stream_id)
+        current: list[Bar] = []
+        if resolution != "1m" and newest is not None:
+            first = newest - newest % length
+            if start <= first < end:
+                current = fold(self._stored(stream_id, "1m", first, first + length).values(), length)
+        found: dict[int, Bar] = {}
+        if last is not None and count:
+            found = self._newest_stored(stream_id, resolution, start, min(end, last + 1), count)
+        bars = [found[open_time] for open_time in sorted(found)]
+        for bar in current:
+            at = bisect_left(bars, bar.open_time, key=_OPEN_TIME)
+            if at == len(bars) or bars[at].open_time != bar.open_time:
+                bars.insert(at, bar)
+            elif bar.trade_count >= bars[at].trade_count:
+                bars[at] = bar
+        return bars[max(0, len(bars) - count) :]
+
+    def enigma(self, stream_id: int) -> EnigmaLevel | None:
+        last = self._last("enigma", stream_id)
+        if last is None:
+            return None
+        ((time, fields),) = by_time(self._points("enigma", stream_id, last, last + 1)).items()
+        return level_of(stream_id, time, fields)
+
+    def retain(self, now_ns: int) -> dict[str, int]:
+        """Ages count from `now_ns` or from the newest point, whichever is earlier, as everywhere."""
+        self._check_writable()
+        names = {"ticks": "trades", **{name: measurement(name) for name in RESOLUTIONS}, "enigma": "enigma"}
+        newest = {what: self._newest_by_symbol(name) for what, name in names.items()}
+        now = min(now_ns, max((max(times.values()) for times in newest.values() if times), default=FIRST_NS))
+        deleted = {}
+        for what, name in names.items():
+            before = too_old_before(
+                now, getattr(self._ages, f"keep_{what}"), DAY_NS if what == "1m" else MINUTE_NS
+            )
+            if what == "1m":
+                self._keep_coarser(symbol for symbol, time in newest[what].items() if time < before)
+            deleted[what] = self._delete(name, before)
+        with self._lock:
+            self._newest.clear()
+            self._recent.clear()
+        return deleted
+
+    def close(self) -> None:
+        if self._optional_book is not None:
+            self._optional_book.close()
+        self._influx.close()
+
+    # ---- bars as they are stored
+
+    def _merge(self, stream_id: int, bars: Sequence[Bar], lines: list[bytes]) -> list[Bar]:
+        """The lines of those 1m bars that are better than what is stored, and of the coarser bars that follow;
+        returns the 1m bars among them. What follows is made whether or not they are better: a batch that was cut
+        off may have left it out."""
+        newest = self._newest_minute(stream_id)
+        recent = self._recent.get(stream_id, {})
+        touched = {bar.open_time for bar in bars}
+        unknown = [time for time in touched if newest is not None and time <= newest and time not in recent]
+        stored = recent
+        if unknown:
+            stored = self._stored(stream_id, "1m", min(unknown), max(unknown) + 1) | recent
+        accepted = _better(bars, stored)
+        lines += [bar_line(self._key(measurement("1m"), stream_id), bar) for bar in accepted]
+        for resolution, opened in coarser_intervals(touched, newest).items():
+            if opened:
+                length = RESOLUTIONS[resolution]
+                minutes = self._stored(stream_id, "1m", min(opened), max(opened) + length)
+                minutes |= {bar.open_time: bar for bar in accepted}
+                folded = fold([minutes[time] for time in sorted(minutes)], length)
+                there = self._stored(stream_id, resolution, min(opened), max(opened) + 1)
+                key = self._key(measurement(resolution), stream_id)
+                coarser = [bar for bar in folded if bar.open_time in opened]
+                lines += [bar_line(key, bar) for bar in _better(coarser, there)]
+        return accepted
+
+    def _store(self, lines: Iterable[bytes], minutes: Mapping[int, Sequence[Bar]]) -> None:
+        """Write the lines; the 1m bars among them are known to be stored from then on."""
+        self._influx.write(b"".join(lines))
+        for stream_id, bars in minutes.items():
+            recent = self._recent.setdefault(stream_id, {})
+            recent |= {bar.open_time: bar for bar in bars}
+            for time in sorted(recent)[:-RECENT_MINUTES]:
+                del recent[time]
+            if recent:
+                newest = self._newest.get(stream_id)
+                self._newest[stream_id] = max(recent) if newest is None else max(newest, *recent)
+
+    def _newest_minute(self, stream_id: int) -> int | None:
+        if stream_id not in self._newest:
+            self._newest[stream_id] = self._last(measurement("1m"), stream_id)
+        return self._newest[stream_id]
+
+    def _stored(self, stream_id: int, resolution: str, start: int, end: int) -> dict[int, Bar]:
+        return bars_of(self._points(measurement(resolution), stream_id, start, end))
+
+    def _newest_stored(
+        self, stream_id: int, resolution: str, start: int, end: int, count: int
+    ) -> dict[int, Bar]:
+        """The newest bars as they are stored, `count` or more where there are as many, by opening time."""
+        span = count * RESOLUTIONS[resolution]
+        found: dict[int, Bar] = {}
+        while end > start:
+            earlier = max(start, end - span)
+            found |= self._stored(stream_id, resolution, earlier, end)
+            if len(found) >= count:
+                break
+            end, span = earlier, span * 4
+            if end > start:
+                first = self._first_from(measurement(resolution), stream_id, start, end)
+                if first >= end:
+                    break
+                start = max(start, first)
+        return found
+
+    def _keep_coarser(self, symbols: Iterable[str]) -> None:
+        """Store the bars in progress of the symbols whose last minute is about to be deleted."""
+        for symbol in symbols:
+            newest = self._last(measurement("1m"), symbol)
+            if newest is None:
+                continue
+            lines = []
+            for resolution, length in RESOLUTIONS.items():
+                start = newest - newest % length
+                if resolution != "1m":
+                    bars = fold(self._stored_of(symbol, "1m", start, start + length), length)
+                    there = {
+                        bar.open_time: bar for bar in self._stored_of(symbol, resolution, start, start + 1)
+                    }
+                    key = point_key(measurement(resolution), self._exchange, symbol)
+                    lines += [bar_line(key, bar) for bar in _better(bars, there)]
+            self._influx.write(b"".join(lines))
+
+    def _stored_of(self, symbol: str, resolution: str, start: int, end: int) -> list[Bar]:
+        stored = bars_of(self._points(measurement(resolution), symbol, start, end))
+        return [stored[time] for time in sorted(stored)]
+
+    # ---- questions
+
+    def _points(
+        self, name: str, of: int | str, start: int, end: int, *, flux: str = POINTS
+    ) -> Iterator[dict[str, str]]:
+        start, end = _within(start), _within(end)
+        if start >= end:
+            return iter(())
+        symbol = of if isinstance(of, str) else self._symbol_of(of)
+        return self._influx.query(
+            flux, measurement=name, exchange=self._exchange, symbol=symbol, start=start, stop=end
+        )
+
+    def _last(self, name: str, of: int | str) -> int | None:
+        """The time of the newest point, None where there is none."""
+        times = by_time(self._points(name, of, FIRST_NS, LAST_NS, flux=LAST))
+        return max(times) if times else None
+
+    def _first_from(self, name: str, stream_id: int, start: int, stop: int) -> int:
+        """The time of the first point from `start` on; `stop` where there is none before it."""
+        times = by_time(self._points(name, stream_id, start, stop, flux=LAST.replace("last()", "first()")))
+        return min(times) if times else stop
+
+    def _newest_by_symbol(self, name: str) -> dict[str, int]:
+        rows = self._influx.query(
+            NEWEST_BY_SYMBOL, measurement=name, exchange=self._exchange, start=FIRST_NS, stop=LAST_NS
+        )
+        newest: dict[str, int] = {}
+        for row in rows:
+            for time in by_time([row]):
+                newest[row["symbol"]] = max(newest.get(row["symbol"], FIRST_NS), time)
+        return newest
+
+    def _delete(self, name: str, before: int) -> int:
+        if before <= FIRST_NS:
+            return 0
+        rows = self._influx.query(
+            COUNT,
+            measurement=name,
+            exchange=self._exchange,
+            field={"trades": "price", "enigma": "price"}.get(name, "open"),
+            start=FIRST_NS,
+            stop=before,
+        )
+        count = sum(int(row["_value"]) for row in rows)
+        if count:
+            self._influx.delete(FIRST_NS, before, f'_measurement="{name}" AND exchange="{self._exchange}"')
+        return count
+
+    def _key(self, name: str, stream_id: int) -> bytes:
+        return point_key(name, self._exchange, self._symbol_of(stream_id))
+
+    @property
+    def _book(self) -> SqliteHistory:
+        if self._optional_book is None:
+            raise HistoryError(
+                f"Of the history at {self.place}, places, id ranges and gaps are kept in the recorder's data folder, "
+                "which is not here: ask on the recorder's machine"
+            )
+        return self._optional_book
+
+    def _check_writable(self) -> None:
+        if not self._write:
+            raise HistoryError(
+                f"The history at {self.place} was opened for reading alone: nothing can be stored"
+            )
+
+
+def _better(bars: Iterable[Bar], stored: Mapping[int, Bar]) -> list[Bar]:
+    """Those that are to be written over what is stored: of more trades, or as many and not the same."""
+    best = dict(stored)
+    for bar in bars:
+        there = best.get(bar.open_time)
+        if there is None or bar.trade_count >= there.trade_count:
+            best[bar.open_time] = bar
+    return [bar for time, bar in best.items() if bar != stored.get(time)]
+
+
+def _widest(prices: Iterable[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
+    """Of (stream id, high, low) the extremes of each stream id."""
+    widest: dict[int, tuple[float, float]] = {}
+    for stream_id, high, low in prices:
+        known = widest.get(stream_id, (high, low))
+        widest[stream_id] = max(known[0], high), min(known[1], low)
+    return [(stream_id, *extremes) for stream_id, extremes in widest.items()]
+
+
+def _within(time_ns: int) -> int:
+    return min(max(time_ns, FIRST_NS), LAST_NS)

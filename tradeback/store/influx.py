@@ -1,0 +1,168 @@
+"""InfluxDB 2.7: lines in, rows out. The only file that knows its driver.
+
+Queries are Flux with parameters (`extern` of the query's body, as the driver sends them): no text of a caller becomes
+part of a query.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NoReturn
+
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError
+
+from tradeback.config.sections import InfluxConfig
+from tradeback.errors import HistoryError
+
+# What fits into an i64 and into InfluxDB, which keeps the ends of the range for itself.
+FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
+WRITE_BYTES = 4 << 20  # of one request, before it is packed
+_DIALECT = {
+    "header": True,
+    "delimiter": ",",
+    "annotations": [],
+    "commentPrefix": "#",
+    "dateTimeFormat": "RFC3339Nano",
+}
+
+
+class Influx:
+    """One organisation and bucket. An object may be used from several threads.
+
+    Errors: HistoryError where the server cannot be reached, does not answer in time, or refuses. A part of what was
+    to be written may be stored then; the same points may be written again.
+    """
+
+    def __init__(self, config: InfluxConfig) -> None:
+        self.place = f"{config.url}, bucket {config.bucket}"
+        self._config = config
+        self._client = InfluxDBClient(
+            config.url,
+            config.token.get_secret_value(),
+            org=config.org,
+            timeout=round(config.timeout * 1000),
+            enable_gzip=True,
+        )
+        self._writing = self._client.write_api(write_options=SYNCHRONOUS)
+        self._querying = self._client.query_api()
+        self._deleting = self._client.delete_api()
+        self._closed = False
+
+    def write(self, lines: bytes) -> None:
+        """Write lines of the line protocol, each with its time in ns; they can be read when this returns."""
+        self._check_open()
+        for part in _parts(lines):
+            try:
+                self._writing.write(self._config.bucket, record=part)
+            except (ApiException, HTTPError, OSError) as error:
+                self._fail(error)
+
+    def query(self, flux: str, **parameters: str | int | float) -> Iterator[dict[str, str]]:
+        """The rows of a query in their order, all tables one after the other. `bucket` is a parameter of each."""
+        self._check_open()
+        try:
+            answer = self._querying.query_raw(
+                flux, dialect=_DIALECT, params={"bucket": self._config.bucket, **parameters}
+            )
+            try:
+                text = answer.read().decode()
+            finally:
+                answer.release_conn()
+        except (ApiException, HTTPError, OSError) as error:
+            self._fail(error)
+        return self._rows(text)
+
+    def delete(self, start_ns: int, end_ns: int, predicate: str) -> None:
+        """Delete the points from `start_ns` to before `end_ns` that a predicate of InfluxDB's delete API fits."""
+        self._check_open()
+        start, stop = (_rfc3339(min(max(time, FIRST_NS), LAST_NS)) for time in (start_ns, end_ns - 1))
+        try:
+            self._deleting.delete(start, stop, predicate, self._config.bucket)
+        except (ApiException, HTTPError, OSError) as error:
+            self._fail(error)
+
+    def close(self) -> None:
+        """Close the connections; it cannot be used afterwards."""
+        self._closed = True
+        self._writing.close()  # type: ignore[no-untyped-call]
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    def _rows(self, text: str) -> Iterator[dict[str, str]]:
+        names: list[str] = []
+        # Tables of other columns follow an empty line, with a header of their own.
+        for row in csv.reader(io.StringIO(text)):
+            if not row:
+                names = []
+            elif not names:
+                names = row
+                if "error" in names:
+                    continue
+            elif "error" in names:
+                raise HistoryError(f"InfluxDB at {self.place} broke off a query: {row[names.index('error')]}")
+            else:
+                yield dict(zip(names, row, strict=True))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise HistoryError(f"The history at {self.place} was closed: open it again")
+
+    def _fail(self, error: Exception) -> NoReturn:
+        if not isinstance(error, ApiException):
+            said = str(error) or type(error).__name__
+            raise HistoryError(
+                f"InfluxDB at {self.place} cannot be reached or does not answer ({said}): start it, or correct "
+                "INFLUX_URL"
+            ) from error
+        remedy = {
+            401: "give it a token that it knows with INFLUX_TOKEN",
+            403: "give the token the right to read and write the bucket",
+            404: "make the organisation and the bucket, or name others with INFLUX_ORG and INFLUX_BUCKET",
+        }.get(error.status, "its log says why")
+        raise HistoryError(
+            f"InfluxDB at {self.place} refuses ({error.status} {error.reason}: {_message(error)}): {remedy}"
+        ) from error
+
+
+def escape_tag(value: str) -> str:
+    """A tag's value as the line protocol writes it. ValueError where it cannot be one."""
+    if "\\" in value or "\n" in value:
+        raise ValueError(f"{value!r} cannot be a tag of InfluxDB: it has a backslash or a line's end")
+    return value.replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
+
+
+def nanoseconds(text: str) -> int:
+    """Unix ns of a time as InfluxDB writes it: RFC 3339, in UTC, with up to nine digits of a second."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
+    return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
+
+
+def _rfc3339(time_ns: int) -> str:
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    # datetime knows no nanoseconds.
+    day, of_day = divmod(seconds, 86_400)
+    date = datetime.fromordinal(datetime(1970, 1, 1).toordinal() + day)
+    hours, minutes = divmod(of_day // 60, 60)
+    return f"{date:%Y-%m-%d}T{hours:02}:{minutes:02}:{of_day % 60:02}.{rest:09}Z"
+
+
+def _parts(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, some megabytes at a time."""
+    start = 0
+    while start < len(lines):
+        end = len(lines)
+        if end - start > WRITE_BYTES:
+            end = lines.rindex(b"\n", start, start + WRITE_BYTES) + 1
+        yield lines[start:end]
+        start = end
+
+
+def _message(error: ApiException) -> str:
+    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
+    return body.strip()[:300]

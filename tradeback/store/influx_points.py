@@ -1,0 +1,116 @@
+"""How ticks, bars and Enigma levels are points in InfluxDB, and the questions that bring them back.
+
+A question answers one table a field, each by rising time, which `by_time` puts together: Flux's own `pivot` takes
+several times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+from tradeback.model import RESOLUTIONS, Bar, EnigmaLevel, Tick
+from tradeback.store.influx import escape_tag, nanoseconds
+
+POINTS_A_MILLISECOND = 1_000_000  # a tick's point lies its id modulo this above its time, in ns
+
+_FROM = """
+from(bucket: bucket) |> range(start: time(v: start), stop: time(v: stop))
+    |> filter(fn: (r) => r._measurement == measurement and r.exchange == exchange)
+"""
+_OF_SYMBOL = _FROM + " |> filter(fn: (r) => r.symbol == symbol)"
+POINTS = _OF_SYMBOL + ' |> keep(columns: ["_time", "_field", "_value"])'
+LAST = _OF_SYMBOL + ' |> last() |> keep(columns: ["_time", "_field", "_value"])'
+NEWEST_BY_SYMBOL = _FROM + ' |> last() |> keep(columns: ["_time", "symbol", "_field", "_value"])'
+COUNT = _FROM + ' |> filter(fn: (r) => r._field == field) |> count() |> keep(columns: ["_value"])'
+
+
+def measurement(resolution: str) -> str:
+    """Where the bars of a resolution are."""
+    if resolution not in RESOLUTIONS:
+        raise ValueError(
+            f"There are no bars of the resolution {resolution!r}: choose of {', '.join(RESOLUTIONS)}"
+        )
+    return f"ohlcv_{resolution}"
+
+
+def point_key(name: str, exchange: str, symbol: str) -> bytes:
+    """What stands before a point's fields: measurement and tags."""
+    return f"{name},exchange={escape_tag(exchange)},symbol={escape_tag(symbol)} ".encode()
+
+
+def bar_line(key: bytes, bar: Bar) -> bytes:
+    """A bar's line."""
+    open_time, first, high, low, close, volume, count = bar
+    fields = (
+        f"open={first!r},high={high!r},low={low!r},close={close!r},volume={volume!r},"
+        f"trade_count={count}i {open_time}\n"
+    )
+    return key + fields.encode()
+
+
+def level_line(key: bytes, level: EnigmaLevel) -> bytes:
+    """An Enigma level's line. ValueError where it holds what no number is."""
+    fields = {"price": level.price, "ath": level.ath, "atl": level.atl}
+    if level.level is not None:
+        fields["level"] = level.level
+    if not all(map(math.isfinite, fields.values())):
+        raise ValueError(f"The history takes no such level ({level}): it must be finite, or None")
+    fields |= {f"fib_{share.replace('.', '_')}": price for share, price in level.fib_levels.items()}
+    return (
+        key + f"{','.join(f'{name}={value!r}' for name, value in fields.items())} {level.ts_event}\n".encode()
+    )
+
+
+def by_time(rows: Iterable[Mapping[str, str]]) -> dict[int, dict[str, str]]:
+    """The fields of each point, by its time."""
+    points: dict[int, dict[str, str]] = {}
+    for row in rows:
+        points.setdefault(nanoseconds(row["_time"]), {})[row["_field"]] = row["_value"]
+    return points
+
+
+def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick]:
+    """Ticks in no order."""
+    for time, fields in by_time(rows).items():
+        trade_id = int(fields["sequence"])
+        yield Tick(
+            stream_id,
+            trade_id,
+            int(fields["trade_count"]),
+            float(fields["price"]),
+            float(fields["volume"]),
+            float(fields.get("bid", 0.0)),
+            float(fields.get("ask", 0.0)),
+            time - trade_id % POINTS_A_MILLISECOND,
+            int(fields["flags"]),
+        )
+
+
+def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
+    """Bars by opening time."""
+    return {
+        time: Bar(
+            time,
+            float(fields["open"]),
+            float(fields["high"]),
+            float(fields["low"]),
+            float(fields["close"]),
+            float(fields["volume"]),
+            int(fields["trade_count"]),
+        )
+        for time, fields in by_time(rows).items()
+    }
+
+
+def level_of(stream_id: int, time: int, fields: Mapping[str, str]) -> EnigmaLevel:
+    """The level of a point."""
+    level = fields.get("level")
+    return EnigmaLevel(
+        stream_id,
+        time,
+        float(fields["price"]),
+        None if level is None else float(level),
+        float(fields["ath"]),
+        float(fields["atl"]),
+    )
