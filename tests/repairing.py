@@ -156,7 +156,7 @@ async def repairing(
     rest = ExchangeRest(rest_url, rest_policy or RestPolicy(attempts=1, timeout=SAFETY_SECONDS), clock)
     repair = Repair(history, rest, repairs, symbols.get, age, policy)
     loop = asyncio.get_running_loop()
-    sink.on_gaps = lambda: loop.call_soon_threadsafe(repair.wake)
+    sink.on_gaps = lambda _: loop.call_soon_threadsafe(repair.wake)
     sink.start()
     running = asyncio.create_task(repair.run())
     try:

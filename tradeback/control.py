@@ -8,6 +8,7 @@ opens no database. `recorder.sock` leads into the recorder. Both answer `status`
 |-----------|---------------------------|-----------------------------------------------------|
 | `pin`     | `symbols`: names          | `{"type":"pinned","unknown":[...]}`                 |
 | `learn`   | `symbols`: catalog rows   | `{"type":"learned","count":n}`                      |
+| `seed`    | `volumes`, see `server/seeding.py` | `{"type":"seeded","taken":n}`               |
 | `publish` | `messages`: each a `symbol` and a `message` | `{"type":"published","watched":n}` |
 
 Anything else is answered `{"type":"error","message"}`, and the connection stays.

@@ -250,7 +250,7 @@ def test_a_sink_that_retention_overtook_goes_on_and_what_it_lost_becomes_a_gap(
         append(writer, range(6, 201))
         sink = sink_of(tmp_path, history)
         woken = []
-        sink.on_gaps = lambda: woken.append(True)
+        sink.on_gaps = lambda _: woken.append(True)
         with running(sink):
             await_stored(sink, tmp_path)
             until(lambda: bool(woken))

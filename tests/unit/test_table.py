@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -136,23 +137,32 @@ def test_the_day_is_that_of_the_trade(table: SymbolTable) -> None:
     assert (state["day"], state["day_units"], state["cum_units"]) == (20_000, 20, 36)
 
 
-def test_the_day_volume_is_seeded_by_the_larger_count(table: SymbolTable, tmp_path: Path) -> None:
+def test_the_day_volume_is_seeded_with_what_was_traded_before_some_moment(
+    table: SymbolTable, tmp_path: Path
+) -> None:
     slot = table.add("X", 1, 2)
-    table.seed_day_volume(slot, 500, 20_000)
-    table.take(TRADE, "X", 1, 1, mantissa=5, scale=2, ts_event=T)
-    for units, day in [(400, 20_000), (9999, 19_999)]:
-        table.seed_day_volume(slot, units, day)
-        assert table.state(slot)["day_units"] == 505
-    table.seed_day_volume(slot, 600, 20_000)
-    reader = TableReader.open(str(tmp_path / "table"))
-    row = reader.read(1)
-    reader.close()
+    table.take(TRADE, "X", 7, 7, mantissa=5, scale=2, ts_event=T)
+    then = table.state(slot)["cum_units"]
+    table.take(TRADE, "X", 8, 8, mantissa=3, scale=2, ts_event=T)
+    for day, precision in [(19_999, 2), (20_001, 2), (20_000, 3)]:
+        assert not table.seed_day_volume(slot, day, 600, then, precision)
+    assert not table.seed_day_volume(slot, 20_000, 2**63 - 2, then, 2)
+    assert table.state(slot)["day_units"] == 8
+    for _ in range(2):
+        assert table.seed_day_volume(slot, 20_000, 600, then, 2)
+    table.take(TRADE, "X", 9, 9, mantissa=1, scale=2, ts_event=T)
+    table.publish_slot(slot, 1)
+    with contextlib.closing(TableReader.open(str(tmp_path / "table"))) as reader:
+        row = reader.read(1)
     assert row is not None
-    assert (row.day, row.day_volume) == (20_000, 6.0)
+    assert (row.day, row.day_volume) == (20_000, 6.04)
+    table.take(TRADE, "X", 10, 10, mantissa=2, scale=2, ts_event=T + DAY)
+    assert not table.seed_day_volume(slot, 20_000, 600, then, 2)
+    assert table.state(slot)["day_units"] == 2
     with pytest.raises(ValueError, match="-1"):
-        table.seed_day_volume(slot, -1, 20_000)
+        table.seed_day_volume(slot, 20_001, -1, 0, 2)
     with pytest.raises(IndexError, match="no slot 1"):
-        table.seed_day_volume(1, 1, 20_000)
+        table.seed_day_volume(1, 20_000, 1, 0, 2)
 
 
 def test_sums_past_an_int64_keep_their_differences(table: SymbolTable) -> None:

@@ -293,19 +293,23 @@ cdef class SymbolTable:
             row.state |= ROW_DROPPED
             seq_end(&row.seq)
 
-    def seed_day_volume(self, slot: int, units: int, day: int) -> None:
-        """Sets the volume of a UTC day (days since 1970) from the exchange's own count, and publishes it.
+    def seed_day_volume(self, slot: int, day: int, units: int, cum_units: int, quantity_precision: int) -> bool:
+        """Sets and publishes the volume of a UTC day (days since 1970) from what the exchange says was traded.
 
-        `units` are of 10**-quantity_precision. The larger of both counts of the same day holds, for neither counts
-        anything twice; a day before the one in the row changes nothing.
+        `units`, of 10**-quantity_precision, are those of the day when the slot's `cum_units` was `cum_units`, all
+        lower ids being decided by then. What was counted since is added, so the same can be said twice. False where
+        the slot is at another day by now or has another precision: nothing is changed then. Not while the journal
+        lacks records of the slot.
         """
         cdef Slot* own = &self.slots[self._checked(slot)]
         if not 0 <= units < 2**63:
             raise ValueError(f"the day volume {units} of stream id {own.stream_id} is none; give 0 to 2**63 - 1 units")
-        if day > own.day or (day == own.day and units > own.day_units):
-            own.day = day
-            own.day_units = units
-            self.publish(slot, own.next_seq)
+        since = (own.cum_units - cum_units) % 2**64
+        if day != own.day or quantity_precision != own.quantity_precision or units + since >= 2**63:
+            return False
+        own.day_units = units + since
+        self.publish(slot, own.next_seq)
+        return True
 
     def _checked(self, slot: int) -> int:
         if not 0 <= slot < self.slot_count:

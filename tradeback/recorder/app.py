@@ -13,6 +13,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
 from tradeback.recorder.cache_sink import CacheSink
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
+from tradeback.recorder.day_volumes import DayVolumes
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
 from tradeback.recorder.outbox import Outbox
@@ -205,7 +207,15 @@ class Recorder:
         repair = Repair(
             self.history, self.rest, self.repairs, self.symbols.symbol, self._config.recorder.backfill_age
         )
-        self.history_sink.on_gaps = lambda: _wake(loop, repair.wake)
+        day_volumes = DayVolumes(
+            self._folder, self.history, self.rest, self.symbols.known, self.server, self.stats
+        )
+
+        def on_gaps(stream_ids: frozenset[int]) -> None:
+            _tell_loop(loop, repair.wake)
+            _tell_loop(loop, partial(day_volumes.touched, stream_ids))
+
+        self.history_sink.on_gaps = on_gaps
         self.services["publish"] = self.outbox.run
         watch = Watch(
             self.catalog,
@@ -217,7 +227,9 @@ class Recorder:
         self.services["catalog"] = watch.refresh
         self.services["watch"] = watch.follow
         self.services["repair"] = _after(watch.asked, repair.run)
+        self.services["day_volumes"] = _after(watch.asked, day_volumes.run)
         self.status["watch"] = watch.state
+        self.status["day_volumes"] = day_volumes.state
         self.status["repair"] = repair.state
         if self._config.features.aggregation_enabled:
             backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
@@ -338,7 +350,7 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _wake(loop: asyncio.AbstractEventLoop, wake: Callable[[], None]) -> None:
+def _tell_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
     """Tell the main thread, from a sink's; while the loop closes nobody needs to be told."""
     with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(wake)
+        loop.call_soon_threadsafe(call)

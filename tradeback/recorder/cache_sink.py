@@ -14,12 +14,12 @@ from pathlib import Path
 
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record, drop_cursor, durable_places
 from tradeback._fast.stats import Stats
-from tradeback._fast.tablefile import TableReader, TableRow
-from tradeback.errors import StaleRowError
+from tradeback._fast.tablefile import TableRow
 from tradeback.model import CurrentPrice, EnigmaLevel, Symbol
 from tradeback.recorder.indicators import enigma_message
 from tradeback.recorder.sinks import JOURNALS, Sink
 from tradeback.recorder.symbols import SymbolBook
+from tradeback.recorder.table_rows import TableRows
 from tradeback.store.base import Cache
 
 WRITES_A_TTL = 3  # a price that does not change is written so often before it would expire
@@ -50,7 +50,7 @@ class CacheSink(Sink):
         self._level = level
         self._quote_window = quote_window
         self._write_all_every = price_ttl / WRITES_A_TTL
-        self._table: TableReader | None = None
+        self._table = TableRows(folder)
         self._traded: set[int] = set()
         self._written: dict[int, CurrentPrice] = {}
         self._day = 0
@@ -108,7 +108,7 @@ class CacheSink(Sink):
     def finish(self) -> None:
         """What was published last is written now."""
         self._write_levels()
-        self._close_table()
+        self._table.close()
 
     def _failed(self, error: Exception) -> None:
         """It goes on at the newest record, so no journal waits for it."""
@@ -153,32 +153,15 @@ class CacheSink(Sink):
         """Names and prices by stream id, of those symbols that have a price; none before there is a table."""
         names: dict[int, str] = {}
         rows: dict[int, TableRow] = {}
-        table = self._opened_table()
-        if table is None:
+        if not self._table.open():
             return {}, {}
         for symbol in symbols:
-            try:
-                row = table.read(symbol.stream_id)
-            except StaleRowError:
-                continue  # it is read again with the quotes; that its writer died, the server's next start mends
-            if row is not None and row.last_id is not None:
+            row = self._table.read(symbol.stream_id)
+            if row is not None:
                 names[symbol.stream_id] = symbol.name
                 rows[symbol.stream_id] = row
                 self._day = max(self._day, row.day)
         return names, {stream_id: current_price(row, self._day) for stream_id, row in rows.items()}
-
-    def _opened_table(self) -> TableReader | None:
-        path = self._folder / "table"
-        if self._table is not None and self._table.replaced:
-            self._close_table()
-        if self._table is None and path.exists():
-            self._table = TableReader.open(str(path))
-        return self._table
-
-    def _close_table(self) -> None:
-        if self._table is not None:
-            self._table.close()
-            self._table = None
 
 
 def current_price(row: TableRow, day: int) -> CurrentPrice:

@@ -37,6 +37,12 @@ RECORDER_VALUES = (
     _value("prices_cached", "counter", "changed prices written to the cache"),
     _value("levels_cached", "counter", "Enigma levels written to the cache"),
     _value("prices_refused", "counter", "records of the journals whose price is no price"),
+    _value("day_volumes", "counter", "volumes of the UTC day that were held against the exchange's"),
+    _value(
+        "day_volumes_changed",
+        "counter",
+        "volumes of the UTC day that trades before a beginning or in gaps changed",
+    ),
     _value("rows_expired", "counter", "rows deleted from the history because of their age"),
 )
 

@@ -34,7 +34,8 @@ FAR_FUTURE_NS = 2**63 - 1
 class HistorySink(Sink):
     """`precision` gives the quantity precision of a stream id. `bars` false: none are made.
 
-    `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled, beginnings among them.
+    `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled, beginnings among them,
+    with the stream ids that have them.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class HistorySink(Sink):
         bars: bool = True,
     ) -> None:
         super().__init__("history", folder, stats, window)
-        self.on_gaps: Callable[[], None] = lambda: None
+        self.on_gaps: Callable[[frozenset[int]], None] = lambda stream_ids: None
         self._history = history
         self._precision = precision
         self._with_bars = bars
@@ -57,7 +58,7 @@ class HistorySink(Sink):
         self._coverage = Coverage({})
         self._bars: MinuteBars | None = None
         self._new_gaps = 0
-        self._begun = False
+        self._new_in: set[int] = set()  # stream ids that begin or have new gaps
         self._holes: list[tuple[int, int, int]] | None = None
         self._holes_due = 0.0
         self.newest_ns = 0  # T of the newest trade of the last batch that had any; 0 where none came yet
@@ -67,7 +68,7 @@ class HistorySink(Sink):
         self._ticks = []
         self._taken.clear()
         self._new_gaps = 0
-        self._begun = False
+        self._new_in.clear()
         self._coverage = Coverage(history.covered(), history.gaps())
         self._bars = MinuteBars(history.ticks, self._newest, self._precision) if self._with_bars else None
         self._count_gaps()
@@ -93,6 +94,7 @@ class HistorySink(Sink):
         found = []
         for stream_id, first, last in self._holes:
             found += self._coverage.add_gap(Gap(stream_id, first, last, time.time_ns(), GAP_LOST))
+        self._new_in.update(gap.stream_id for gap in found)
         if found:
             log.error(
                 "trades are missing that no record tells of, they become gaps",
@@ -140,11 +142,13 @@ class HistorySink(Sink):
                 why = UNFILLABLE_TEXTS.get(record.flags, f"given up for reason {record.flags}")
                 self._coverage.give_up(gap._replace(unfillable=why))
             else:
-                self._new_gaps += len(self._coverage.add_gap(gap))
+                added = self._coverage.add_gap(gap)
+                self._new_gaps += len(added)
+                self._new_in.update(each.stream_id for each in added)
         elif isinstance(record, JournalBegin) and self._coverage.begin(
             record.stream_id, record.floor_id, record.first_id, record.ts_event
         ):
-            self._begun = True
+            self._new_in.add(record.stream_id)
 
     def commit(self, places: Mapping[str, int]) -> None:
         changes = self._coverage.changes()
@@ -175,11 +179,11 @@ class HistorySink(Sink):
             self._bars.rebuilt = 0
         if changes.gaps or changes.filled:
             self._count_gaps()
-        if self._new_gaps or self._begun:
+        if self._new_in:
             self._stats.increase("gaps", self._new_gaps)
             self._new_gaps = 0
-            self._begun = False
-            self.on_gaps()
+            told, self._new_in = frozenset(self._new_in), set()
+            self.on_gaps(told)
 
     def _count_gaps(self) -> None:
         still_open, unfillable = self._coverage.count_gaps()

@@ -28,6 +28,7 @@ from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
+from tradeback.server.seeding import seed
 from tradeback.server.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
@@ -142,7 +143,13 @@ class Server:
             self.hub.schedule_flush()
 
     def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
-        return {"status": self._status, "pin": self._pin, "learn": self._learn, "publish": self._publish}
+        return {
+            "status": self._status,
+            "pin": self._pin,
+            "learn": self._learn,
+            "publish": self._publish,
+            "seed": self._seed,
+        }
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -177,6 +184,9 @@ class Server:
         except (ValueError, ArithmeticError) as error:
             raise ProtocolError("bad_field", str(error)) from error
         return {"type": "learned", "count": len(symbols)}
+
+    def _seed(self, message: dict[str, Any]) -> dict[str, Any]:
+        return seed(self.table, self.ingest, message)
 
     def _publish(self, message: dict[str, Any]) -> dict[str, Any]:
         messages = message.get("messages")

@@ -1,0 +1,139 @@
+"""The volume of the UTC day in the table of a real server: the exchange's, whatever the server missed of the day."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.fake_clock import FakeClock
+from tests.e2e.running import Up, ask_control, stream_ids
+from tradeback._fast.tablefile import TableReader, TableRow
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS)}
+DAY = 86_400
+SAFETY_SECONDS = 90.0
+
+
+def rows(folder: Path) -> dict[str, TableRow]:
+    with closing(TableReader.open(str(folder / "sim" / "table"))) as reader:
+        found = {symbol: reader.read(stream_id) for symbol, stream_id in stream_ids(folder).items()}
+    return {symbol: row for symbol, row in found.items() if row is not None and symbol in SYMBOLS}
+
+
+def await_that(what: str, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SAFETY_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def exchange_volume(up: Up, symbol: str, day: int) -> Decimal:
+    """What the exchange says was traded on a day, in one number."""
+    (kline,) = up.sim("/api/v3/klines", symbol=symbol, interval="1d", startTime=day * DAY * 1000, limit=1)
+    assert kline[0] == day * DAY * 1000
+    return Decimal(kline[5])
+
+
+def ledger_volume(up: Up, symbol: str, day: int) -> Decimal:
+    """The sum of the trades that the exchange made on a day while it ran."""
+    total, first = Decimal(0), 0
+    while page := up.sim("/api/v3/historicalTrades", symbol=symbol, fromId=first, limit=1000):
+        total += sum(Decimal(row["qty"]) for row in page if row["time"] // 1000 // DAY == day)
+        first = page[-1]["id"] + 1
+    return total
+
+
+def differing(up: Up) -> list[str]:
+    """Symbols whose volume is not the exchange's to the last digit. The market is paused and drained."""
+    found = []
+    for symbol, row in rows(up.folder).items():
+        volume = Decimal(row.day_units).scaleb(-row.quantity_precision)
+        if volume != exchange_volume(up, symbol, row.day):
+            found.append(f"{symbol} on day {row.day}: {volume}")
+    return found
+
+
+def right(up: Up) -> int:
+    """Of how many symbols the recorder says that the server knows the volume; 0 before there is a recorder."""
+    path = up.folder / "sim" / "recorder.sock"
+    return int(ask_control(path, {"type": "status"})["day_volumes"]["right"]) if path.exists() else 0
+
+
+def trade(up: Up, messages: int) -> None:
+    before = up.sim("/sim/state")["trades"]
+    up.sim("/sim/resume")
+    await_that("the market stands still", lambda: up.sim("/sim/state")["trades"] > before + messages)
+
+
+def server_pid(up: Up) -> int:
+    children = subprocess.run(
+        ["pgrep", "-P", str(up.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    (pid,) = (
+        int(child)
+        for child in children
+        if b"server" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    )
+    return pid
+
+
+def server_listens(up: Up) -> bool:
+    try:
+        return bool(up.control(type="status"))
+    except OSError:
+        return False
+
+
+@pytest.mark.timeout(240)
+def test_a_day_that_began_without_the_server_is_whole(tmp_path: Path) -> None:
+    with FakeClock(tmp_path) as clock:
+        noon = (DAY // 2 + 20 - time.time() % DAY) % DAY
+        clock.jump(noon)
+        environment = {**CARRIED, **clock.environment}
+        with Up(tmp_path, "--sim-rate", "1000", "--sim-symbols", "5", environment=environment) as up:
+            up.await_subscribed(len(SYMBOLS))
+            await_that("volumes were never told", lambda: right(up) == len(SYMBOLS))
+            up.pause_and_drain()
+            await_that("volumes differ", lambda: not differing(up))
+            for symbol, row in rows(tmp_path).items():
+                # Half a day before the start.
+                assert row.day_volume > 2 * float(ledger_volume(up, symbol, row.day)) > 0.0
+            trade(up, 500)
+            up.pause_and_drain()
+            assert differing(up) == []
+
+            # What is traded while the server is away is a gap.
+            trade(up, 500)
+            os.kill(server_pid(up), signal.SIGKILL)
+            trade(up, 500)
+            await_that("no other server", lambda: server_listens(up))
+            up.await_subscribed(len(SYMBOLS))
+            trade(up, 500)
+            up.pause_and_drain()
+            up.await_stored(repaired=True)
+            await_that("volumes differ after a gap", lambda: not differing(up))
+
+            # Midnight, under way.
+            clock.jump(noon + (DAY - (time.time() + noon) % DAY) - 2)
+            day = {row.day for row in rows(tmp_path).values()}.pop()
+            up.sim("/sim/resume")
+            await_that(
+                "no trade of the next day", lambda: {row.day for row in rows(tmp_path).values()} == {day + 1}
+            )
+            up.pause_and_drain()
+            assert differing(up) == []
+            for symbol, row in rows(tmp_path).items():
+                assert Decimal(row.day_units).scaleb(-row.quantity_precision) == ledger_volume(
+                    up, symbol, day + 1
+                )
+            assert up.stop() == 0
+    assert "Traceback" not in (tmp_path / "up.log").read_text()
