@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.api import SYMBOL, Running, all_running
+from tests.e2e.api import SYMBOL, Answer, Running, all_running
 from tests.store.conftest import sqlite_config
 from tradeback.api.app import create_app
-from tradeback.api.openapi import document
+from tradeback.api.openapi.document import document
 from tradeback.commands.api import stores_of
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import open_accounts
@@ -111,11 +111,62 @@ def test_what_is_answered_is_described(
     described = DOCUMENT["paths"][template][method]["responses"]
     assert answer.status != 500
     assert str(answer.status) in described, (path, answer)
-    (kind,) = described[str(answer.status)]["content"]
+    check_headers(described[str(answer.status)], answer)
+    content = described[str(answer.status)].get("content")
+    if content is None:
+        assert answer.body == b""
+        return
+    (kind,) = content
     assert answer.headers["content-type"].startswith(kind)
     if kind == "application/json":
-        schema = described[str(answer.status)]["content"][kind]["schema"]
+        schema = content[kind]["schema"]
         jsonschema.validate(answer.json, {**schema, "components": DOCUMENT["components"]})
+
+
+def check_headers(described: dict[str, Any], answer: Answer) -> None:
+    """Those that must be there are, and each is as the document says. With the default limits, all counts are there."""
+    for name, told in described["headers"].items():
+        header = DOCUMENT["components"]["headers"][name] if "$ref" in told else told
+        value = answer.headers.get(name.lower())
+        if value is None:
+            assert not header.get("required"), (name, answer)
+            assert not name.startswith("RateLimit-"), (name, answer)
+        else:
+            typed = int(value) if header["schema"]["type"] == "integer" else value
+            jsonschema.validate(typed, header["schema"])
+
+
+def test_each_path_takes_the_methods_of_the_document(running: Running) -> None:
+    for path in PATHS:
+        described = {method.upper() for method in DOCUMENT["paths"][path]}
+        asked = path.replace("{symbol}", SYMBOL)
+        assert set(running.api.ask(asked, "OPTIONS").headers["allow"].split(", ")) == described, path
+        for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"} - described:
+            answer = running.api.ask(asked, method)
+            assert answer.status == 405, (method, path)
+            assert set(answer.headers["allow"].split(", ")) == described, (method, path)
+
+
+def test_the_document_is_one_of_openapi_3_1() -> None:
+    identifiers = [
+        operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()
+    ]
+    assert len(identifiers) == len(set(identifiers))
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for example in schema.get("examples", []):
+            jsonschema.validate(example, {**schema, "components": DOCUMENT["components"]})
+        assert f'"#/components/schemas/{name}"' in json.dumps(DOCUMENT["paths"]) + json.dumps(
+            DOCUMENT["components"]
+        ), f"{name} is used nowhere"
+    for path, methods in DOCUMENT["paths"].items():
+        for operation in methods.values():
+            for parameter in operation["parameters"]:
+                jsonschema.Draft202012Validator.check_schema(parameter["schema"])
+                if "example" in parameter:
+                    jsonschema.validate(parameter["example"], parameter["schema"])
+            named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
+            assert named == ({"symbol"} if "{symbol}" in path else set())
 
 
 def test_the_document_and_its_page(running: Running) -> None:
@@ -123,6 +174,7 @@ def test_the_document_and_its_page(running: Running) -> None:
     page = running.api.ask("/api/v1/docs")
     assert page.headers["content-type"].startswith("text/html")
     text = page.body.decode()
-    assert all(f"{method.upper()} {path}" in text for path, method in OPERATIONS)
+    shown = [f"{method.upper()} {path}" for path, method in OPERATIONS if method not in ("head", "options")]
+    assert all(title in text for title in shown)
     assert "http" not in text
     assert "<script" not in text

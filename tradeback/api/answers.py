@@ -37,11 +37,11 @@ def write_bytes(response: Response, body: bytes, *, cache: str = NO_STORE, kind:
 
 
 def write_tagged(
-    request: Request, response: Response, body: bytes, *, cache: str, tag: str | None = None
+    request: Request, response: Response, body: bytes, *, cache: str, tag: str | None = None, kind: str = JSON
 ) -> None:
     """A body with its entity tag, or 304 without it where the client has the same."""
     tag = tag or entity_tag(body)
-    write_bytes(response, body, cache=cache)
+    write_bytes(response, body, cache=cache, kind=kind)
     response.set_header("ETag", tag)
     wanted = request.get_header("If-None-Match")
     if wanted is not None and any(one.strip().removeprefix("W/") in (tag, "*") for one in wanted.split(",")):

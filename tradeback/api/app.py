@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -9,7 +10,7 @@ import structlog
 from falcon import App, Request, Response
 from prometheus_client import CollectorRegistry
 
-from tradeback.api.answers import Refused, write_error
+from tradeback.api.answers import NO_STORE, Refused, write_error
 from tradeback.api.auth import AuthResource, SameSite, Sessions
 from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
@@ -17,12 +18,14 @@ from tradeback.api.limits import Counts, Limits, MemoryCounts
 from tradeback.api.marketwatch import MarketWatchResource
 from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
 from tradeback.api.middleware import Answer, Bounded, Cors, Measured
-from tradeback.api.openapi import OpenApiResource
+from tradeback.api.openapi.page import OpenApiResource
 from tradeback.api.page import PageResource
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
 from tradeback.api.udf import UdfResource
 from tradeback.config import Config
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 log = structlog.get_logger(__name__)
 
@@ -77,8 +80,22 @@ def create_app(
         ending = f"_{suffix}" if suffix else ""
         if get := getattr(resource, f"on_get{ending}", None):
             setattr(resource, f"on_head{ending}", get)  # whose body Falcon leaves out
+        setattr(resource, f"on_options{ending}", _options(resource, ending))
         app.add_route(path, resource, suffix=suffix)
     return app
+
+
+def _options(resource: Any, ending: str) -> Callable[..., None]:
+    """Answers OPTIONS. Falcon's own leaves OPTIONS itself out of Allow, and says nothing of caches."""
+    methods = [name for name in METHODS if hasattr(resource, f"on_{name.lower()}{ending}")]
+    allow = ", ".join((*methods, "OPTIONS"))
+
+    def answer(request: Request, response: Response, **_: str) -> None:
+        response.set_header("Allow", allow)
+        response.set_header("Content-Length", "0")
+        response.set_header("Cache-Control", NO_STORE)
+
+    return answer
 
 
 def _answer_503(request: Request, response: Response, error: Exception, _: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def json_object(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
     """The JSON object of a body: exactly these fields, of these types."""
     kind, _, charset = (request.content_type or "").lower().partition(";")
     if kind.strip() != JSON or charset.strip() not in ("", "charset=utf-8"):
-        raise bad("Content-Type", f"send {JSON}")
+        raise Refused(415, "bad_media_type", f"Content-Type: send {JSON}", parameter="Content-Type")
     try:
         content = orjson.loads(request.bounded_stream.read())
     except orjson.JSONDecodeError:
