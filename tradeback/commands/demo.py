@@ -20,6 +20,7 @@ from tradeback.store.accounts import open_accounts
 
 DEMO = "demo"
 PASSWORD_FILE = "demo.password"
+FIRST_WATCHED = 20  # of the symbols that are carried always, so that the first look is not at an empty page
 _LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # 32 of them, none that looks like another
 _GROUPS, _GROUP = 4, 4  # 80 bits
 
@@ -43,7 +44,8 @@ def demo_login(config: Config) -> str:
             )
             _write(path, password)
             if found is None:
-                accounts.add_user(DEMO, hash_password(password))
+                user = accounts.add_user(DEMO, hash_password(password))
+                accounts.set_watchlist(user.id, config.exchange.symbols[:FIRST_WATCHED])
             else:
                 accounts.set_password(found[0].id, hash_password(password))
     return f"Log in as {DEMO} with the password {password}"

@@ -19,8 +19,11 @@ const FIRST_BARS = 500;
 const OLDER_BARS = 1000;
 const MOST_BARS = 50_000;
 const NEAR_THE_EDGE = 60;
+// How often the latest bars are asked for again: regularly, and when one has closed and all of it is stored.
 const MEND_BARS = 5;
-const MEND_AFTER_MS = 3_000;
+const MEND_MS = 10_000;
+const CLOSED_MS = 2_500;
+const MOST_MEANWHILE = 5_000; // updates that are kept while an answer is on its way
 
 export class Chart {
   #legend = document.getElementById("legend");
@@ -32,13 +35,14 @@ export class Chart {
   #symbol = null;
   #resolution = null;
   #precision = 2;
-  #loading = null;
+  #fetching = null;
+  #meanwhile = null; // updates since the bars were asked for that are on their way
+  #timer = 0;
   #older = null;
   #complete = false;
   #lines = [];
   #levels = null;
   #hovered = null;
-  #mending = 0;
 
   constructor(element, { onAwayFromNow }) {
     this.#chart = createChart(element, {
@@ -61,24 +65,16 @@ export class Chart {
     });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       if (range === null) return;
-      if (range.from < NEAR_THE_EDGE) this.#loadOlder();
+      if (range.from < NEAR_THE_EDGE) onNextFrame(this.#lookSoon);
       onAwayFromNow(this.#bars.length > 0 && range.to < this.#bars.length - 1);
     });
     theme.onChange(() => this.#colour());
     this.#colour();
   }
 
-  /** The number of bars that are loaded, and the last of them. */
-  get loaded() {
-    return { count: this.#bars.length, last: this.#bars.at(-1) ?? null };
-  }
-
   /** Show a symbol at a resolution. What was shown before is gone at once. */
   async show(symbol, precision, resolution) {
-    this.#loading?.abort();
     this.#older?.abort();
-    const loading = new AbortController();
-    this.#loading = loading;
     this.#older = null;
     this.#symbol = symbol;
     this.#resolution = resolution;
@@ -90,60 +86,43 @@ export class Chart {
     this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove } });
     this.#chart.applyOptions({ timeScale: { timeVisible: resolution.seconds < 86_400 } });
     this.#tell("Loading bars …");
-    try {
-      const options = { limit: FIRST_BARS, signal: loading.signal };
-      const bars = await rest.bars(symbol, resolution.name, options);
-      this.#complete = bars.length < FIRST_BARS;
-      this.#setBars(bars);
-      this.toNow();
-      this.#tell(bars.length ? "" : "No trade of this symbol is stored yet.");
-    } catch (error) {
-      if (!loading.signal.aborted) this.#tell(`No bars: ${error.message}`);
-    } finally {
-      if (this.#loading === loading) this.#loading = null;
-    }
+    const bars = await this.#fetch(FIRST_BARS, (error) => this.#tell(`No bars: ${error.message}`));
+    if (bars === null) return;
+    this.#complete = bars.length < FIRST_BARS;
+    this.toNow();
+    this.#tell(this.#bars.length ? "" : "No trade of this symbol is stored yet.");
   }
 
   /** An update of the symbol that is shown, at `now` in unix seconds. */
   update(price, volume, now) {
-    // While history is on its way, what comes now is in it.
-    if (this.#resolution === null || this.#loading !== null) return;
+    if (this.#resolution === null) return;
+    if (this.#meanwhile !== null && this.#meanwhile.length < MOST_MEANWHILE) {
+      this.#meanwhile.push([price, volume, now]);
+    }
+    if (this.#bars.length === 0 && this.#fetching !== null) return;
     const last = this.#bars.at(-1);
     const bar = grown(last, price, volume, now, this.#resolution.seconds);
     if (bar === undefined || bar === last) return;
     if (last === undefined || bar.time > last.time) {
-      if (last === undefined) this.#tell("");
+      this.#tell("");
       this.#bars.push(bar);
       this.#paintLast();
-      if (last !== undefined) this.#mendSoon();
+      this.#mendAfter(CLOSED_MS);
     } else {
       this.#bars[this.#bars.length - 1] = bar;
       onNextFrame(this.#paintLast);
     }
   }
 
-  /** Ask again for the latest bars: after a time without updates, and when a bar has closed. */
-  async mend(count = MEND_BARS) {
-    const resolution = this.#resolution;
-    const symbol = this.#symbol;
-    if (symbol === null || this.#loading !== null) return;
-    try {
-      const fresh = await rest.bars(symbol, resolution.name, { limit: count });
-      if (this.#symbol !== symbol || this.#resolution !== resolution || this.#loading !== null) return;
-      const last = this.#bars.at(-1);
-      // The bar in progress is ahead of the store by what was traded in the last moment.
-      const kept = fresh.filter((bar) => last === undefined || bar.time !== last.time || bar.volume > last.volume);
-      if (this.#differs(kept)) this.#setBars(merged(this.#bars, kept));
-    } catch (error) {
-      console.info(`the latest bars of ${symbol} are asked for again later: ${error.message}`);
-    }
-  }
-
   /** As many bars as were missed since the last one that is there, and some more. */
   async catchUp(now) {
     const last = this.#bars.at(-1);
-    const missed = last === undefined ? FIRST_BARS : Math.ceil((now - last.time) / this.#resolution.seconds);
-    await this.mend(Math.min(missed + MEND_BARS, OLDER_BARS));
+    if (last !== undefined) {
+      const missed = Math.ceil((now - last.time) / this.#resolution.seconds);
+      await this.#mend(Math.min(missed + MEND_BARS, OLDER_BARS));
+    } else if (this.#symbol !== null && this.#fetching === null) {
+      await this.show(this.#symbol, this.#precision, this.#resolution);
+    }
   }
 
   /** Lines at these prices, by name; null for none. */
@@ -166,17 +145,19 @@ export class Chart {
 
   toNow() {
     this.#chart.timeScale().resetTimeScale();
-    this.#chart.timeScale().scrollToRealTime();
     this.#chart.priceScale("right").applyOptions({ autoScale: true });
   }
 
-  /** The chart as a canvas, for those who look at pixels. */
-  screenshot() {
-    return this.#chart.takeScreenshot();
-  }
+  // While bars are replaced the range runs through what nobody sees; the chart has settled a frame after its own.
+  #lookSoon = () => onNextFrame(this.#loadWhatIsSeen);
+
+  #loadWhatIsSeen = () => {
+    const range = this.#chart.timeScale().getVisibleLogicalRange();
+    if (range !== null && range.from < NEAR_THE_EDGE) this.#loadOlder();
+  };
 
   async #loadOlder() {
-    if (this.#older !== null || this.#loading !== null || this.#complete || this.#bars.length === 0) return;
+    if (this.#older !== null || this.#complete || this.#bars.length === 0) return;
     if (this.#bars.length >= MOST_BARS) return;
     const older = new AbortController();
     this.#older = older;
@@ -194,9 +175,64 @@ export class Chart {
     }
   }
 
-  #mendSoon() {
-    clearTimeout(this.#mending);
-    this.#mending = setTimeout(() => this.mend(), MEND_AFTER_MS);
+  /**
+   * The latest bars as they are stored, and on top of the one in progress the updates that came since they were asked
+   * for. So what a page missed or counted into a neighbour, by its clock, is right again with the next time.
+   * Returns them, or null where something else is shown by then or they could not be had.
+   */
+  async #fetch(count, onFailure) {
+    this.#fetching?.abort();
+    clearTimeout(this.#timer);
+    const fetching = new AbortController();
+    this.#fetching = fetching;
+    this.#meanwhile = [];
+    try {
+      const options = { limit: count, signal: fetching.signal };
+      const bars = await rest.bars(this.#symbol, this.#resolution.name, options);
+      if (fetching.signal.aborted) return null;
+      this.#take(bars);
+      return bars;
+    } catch (error) {
+      if (!fetching.signal.aborted) onFailure(error);
+      return null;
+    } finally {
+      if (this.#fetching === fetching) {
+        this.#fetching = null;
+        this.#meanwhile = null;
+        this.#mendAfter(MEND_MS);
+      }
+    }
+  }
+
+  #take(bars) {
+    const last = this.#bars.at(-1);
+    const fresh = [...bars];
+    if (last === undefined || last.time <= (fresh.at(-1)?.time ?? 0)) {
+      for (const [price, volume, now] of this.#meanwhile) {
+        const bar = grown(fresh.at(-1), price, volume, now, this.#resolution.seconds);
+        if (bar === undefined) continue;
+        if (bar.time === fresh.at(-1)?.time) fresh.pop();
+        fresh.push(bar);
+      }
+    }
+    if (this.#differs(fresh)) this.#setBars(merged(this.#bars, fresh));
+  }
+
+  async #mend(count) {
+    if (this.#symbol === null) return;
+    await this.#fetch(count, (error) => {
+      console.info(`The latest bars are asked for again: ${error.message}`);
+    });
+  }
+
+  #mendAfter(ms) {
+    if (this.#fetching !== null) return;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      // Who looks at the page again gets the bars then.
+      if (document.hidden) this.#mendAfter(MEND_MS);
+      else this.#mend(this.#bars.length > 0 ? MEND_BARS : FIRST_BARS);
+    }, ms);
   }
 
   #differs(fresh) {
@@ -208,6 +244,7 @@ export class Chart {
     this.#bars = bars;
     this.#candles.setData(bars);
     this.#volumes.setData(bars.map((bar) => this.#volumeOf(bar)));
+    if (bars.length > 0) this.#tell("");
     onNextFrame(this.#paintLegend);
   }
 

@@ -223,8 +223,6 @@ document.addEventListener("keydown", (event) => {
   const { target, key } = event;
   if (desk.hidden || help.open || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
   if (target.matches("input[type=text], input[type=password]")) return;
-  const arrow = key === "ArrowDown" || key === "ArrowUp";
-  if (arrow && target.closest("[role=radiogroup]")) return;
   const act = Object.hasOwn(KEYS, key) ? KEYS[key] : undefined;
   if (act === undefined) return;
   event.preventDefault();
@@ -243,7 +241,8 @@ for (const [at, one] of RESOLUTIONS.entries()) {
   element("resolutions").append(button);
 }
 element("resolutions").addEventListener("keydown", (event) => {
-  const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  // Up and down belong to the watchlist, wherever the focus is.
+  const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (by === undefined) return;
   event.preventDefault();
   const to = (RESOLUTIONS.indexOf(resolution) + by + RESOLUTIONS.length) % RESOLUTIONS.length;

@@ -86,7 +86,16 @@ export class Market {
       const wanted = new Set(names);
       for (const entry of await rest.search("")) if (wanted.has(entry.symbol)) this.describe(entry);
     } else {
-      await Promise.all(names.map(async (name) => this.describe(await rest.symbol(name))));
+      await Promise.all(names.map((name) => this.#describeOne(name)));
+    }
+  }
+
+  async #describeOne(name) {
+    try {
+      this.describe(await rest.symbol(name));
+    } catch (error) {
+      // A watchlist may name what the exchange no longer has; its row says no more than the name.
+      if (error.status !== 404) throw error;
     }
   }
 

@@ -78,7 +78,10 @@ export class Watchlist {
     this.onRemove = onRemove;
     this.#list.addEventListener("click", (event) => {
       const row = event.target.closest(".row");
-      if (row) this.onSelect(row.dataset.symbol);
+      if (!row) return;
+      this.onSelect(row.dataset.symbol);
+      // Where the chart is above the list, as on a phone, it comes into view.
+      document.getElementById("market").scrollIntoView({ block: "nearest" });
     });
     this.#list.addEventListener("keydown", (event) => this.#key(event));
   }
