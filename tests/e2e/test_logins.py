@@ -267,6 +267,33 @@ def test_cookies_beside_ours(there: Accounts) -> None:
         assert there.api.ask("/api/v1/auth/session", Cookie=cookies).status == 401, cookies
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Authorization: Bearer {}\r\nAuthorization: Bearer {}",
+        "Authorization: Bearer {}, Bearer {}",
+        "Authorization: Bearer\t{}",
+        "Authorization:\r\n Bearer {}",
+        "Authorization : Bearer {}",
+        "Proxy-Authorization: Bearer {}",
+        'Authorization: Bearer "{}"',
+        "Cookie: session_token={}\r\nCookie: session_token={}",
+        "Cookie: session_token={}\x00",
+        "Cookie: session_token=\r\n {}",
+        "session_token: {}",
+        "X-Session-Token: {}",
+    ],
+)
+def test_headers_in_disguise_let_nobody_in(there: Accounts, headers: str) -> None:
+    if there.store.user("disguised") is None:
+        there.user("disguised")
+    token = there.token("disguised")
+    told = headers.replace("{}", token)
+    request = f"GET /api/v1/auth/session HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{told}\r\n\r\n"
+    assert there.api.raw(request.encode()).split(b" ", 2)[1] in (b"400", b"401")
+    assert there.let_in(token)
+
+
 def test_logout_everywhere_ends_the_sessions_of_that_user_alone(there: Accounts) -> None:
     name = there.user("everywhere")
     mine = [there.token(name) for _ in range(3)]
