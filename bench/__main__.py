@@ -30,6 +30,7 @@ MEASUREMENTS = [
     "history",
     "influx",
     "api",
+    "login",
 ]
 
 

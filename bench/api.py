@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,7 +44,7 @@ def measure(effort: Effort) -> list[Row]:
     figures: dict[str, list[float]] = {name: [] for name in ANSWERS}
     with tempfile.TemporaryDirectory(prefix="tradeback-bench-") as folder:
         fill(Path(folder))
-        with _bare() as peer, _api(folder) as ours:
+        with _bare() as peer, answering_api(folder, LIMITS) as ours:
             for _ in range(effort.rounds):
                 bare.append(requests(*peer, PRICE, effort))
                 for name, path in ANSWERS.items():
@@ -93,9 +93,10 @@ def _bare() -> Iterator[tuple[int, int]]:
 
 
 @contextmanager
-def _api(folder: str) -> Iterator[tuple[int, int]]:
+def answering_api(folder: str, settings: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+    """`tradeback api` on a data folder: its port, and the id of the process that answers there."""
     command = [str(Path(sys.executable).with_name("tradeback")), "api", "--port=0", "--ready-fd=1"]
-    environment = {**os.environ, **SETTINGS, **LIMITS, "DATA_DIR": folder}
+    environment = {**os.environ, **SETTINGS, **settings, "DATA_DIR": folder}
     with Program(command, SERVER_CORE, environment, foreign=True) as process:
         yield _answering(process)
 
