@@ -4,12 +4,22 @@ A Unix stream socket of mode 0600 in the data folder. Each line is a JSON object
 one line. `control.sock` leads into the server: the recorder sends what the stores tell it, so that the server itself
 opens no database. `recorder.sock` leads into the recorder. Both answer `status`; the server also takes:
 
-| type      | fields                    | answer                                              |
-|-----------|---------------------------|-----------------------------------------------------|
-| `pin`     | `symbols`: names          | `{"type":"pinned","unknown":[...]}`                 |
-| `learn`   | `symbols`: catalog rows   | `{"type":"learned","count":n}`                      |
-| `seed`    | `volumes`, see `server/seeding.py` | `{"type":"seeded","taken":n}`               |
-| `publish` | `messages`: each a `symbol` and a `message` | `{"type":"published","watched":n}` |
+| type       | fields                                           | answer                              |
+|------------|--------------------------------------------------|-------------------------------------|
+| `pin`      | `symbols`: names; `part`, `parts`                | `{"type":"pinned","unknown":[...]}` |
+| `pin`      | `add`, `drop`: names                             | the same                            |
+| `learn`    | `symbols`: catalog rows                          | `{"type":"learned","count":n}`      |
+| `seed`     | `volumes`, see `server/seeding.py`               | `{"type":"seeded","taken":n}`       |
+| `publish`  | `messages`: each a `symbol` and a `message`      | `{"type":"published","watched":n}`  |
+| `sessions` | `accounts`; `part`, `parts`                      | `{"type":"taken","sessions":n}`     |
+| `sessions` | `accounts`; `more`                               | the same                            |
+
+An account is a `user`, its `patterns`, its `watchlist`, and its `sessions`: the expiry in unix seconds by the token's
+SHA-256 in hexadecimal digits. It stands for all that is known of the user; without sessions the user is logged in
+nowhere. `sessions` with parts 1 to `parts` are all accounts that are logged in: whoever is not among them no longer is.
+Without `part` they are those that changed, in one line or, with `more` in all but the last, in several; none where
+nothing did. `pin` likewise: `symbols` are all, once the last part came (1 of 1 where no part is named). All is cut in
+lines because each holds up the server's loop for as long as it takes.
 
 Anything else is answered `{"type":"error","message"}`, and the connection stays.
 """

@@ -89,6 +89,10 @@ class ExpiredTokenError(TokenError):
     """It was ours, and its time is over."""
 
 
+class AmbiguousTokenError(TokenError):
+    """A request brought several tokens that differ."""
+
+
 class ServerRefusedError(TradebackError):
     """A Trade-Back server refused the connection, and would again: the client must change something."""
 
@@ -141,7 +145,9 @@ CLOSE_REASONS: dict[CloseCode, CloseReason] = {
     CloseCode.MESSAGE_TOO_BIG: CloseReason("a message longer than the limit", "no: send shorter messages"),
     CloseCode.INTERNAL: CloseReason("a fault of the server", "yes, after 1 s to 10 s at random", (1.0, 10.0)),
     CloseCode.SERVICE_RESTART: CloseReason(
-        "the server restarts", "yes, after 1 s to 10 s at random", (1.0, 10.0)
+        "the server restarts, or cannot tell yet who is logged in",
+        "yes, after 1 s to 10 s at random",
+        (1.0, 10.0),
     ),
     CloseCode.MALFORMED: CloseReason("malformed messages, repeatedly", "no: mend the client"),
     CloseCode.UNAUTHENTICATED: CloseReason("not or no longer logged in", "after logging in"),

@@ -14,11 +14,19 @@ import re
 import secrets
 import struct
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from tradeback.errors import ConfigError, DataFolderError, ExpiredTokenError, ForgedTokenError
+from tradeback.errors import (
+    AmbiguousTokenError,
+    ConfigError,
+    DataFolderError,
+    ExpiredTokenError,
+    ForgedTokenError,
+)
 
+COOKIE = "session_token"
 SECRET_FILE = "session.secret"
 SECRET_BYTES = 32
 LEAST_SECRET_CHARACTERS = 32  # of SESSION_SECRET
@@ -50,6 +58,35 @@ def check_token(secret: bytes, token: str, now: float) -> bytes:
     if now >= _EXPIRY.unpack_from(signed, RANDOM_BYTES)[0]:
         raise ExpiredTokenError("The session has expired: log in again")
     return token_hash(token)
+
+
+def token_expiry(token: str) -> int:
+    """The unix second at which a token that `check_token` found good expires."""
+    expires: int = _EXPIRY.unpack_from(base64.urlsafe_b64decode(token), RANDOM_BYTES)[0]
+    return expires
+
+
+def brought_token(cookies: Iterable[str], authorizations: Iterable[str]) -> str | None:
+    """The token that a request brings in its Cookie and Authorization headers, not checked; None where it brings none.
+
+    AmbiguousTokenError where it brings several that differ: whoever put a second one there must not choose the login.
+    A Cookie header may come several times (RFC 9113, 8.2.3); a value may be in double quotes (RFC 6265, 4.1.1). Other
+    schemes than Bearer are not for us.
+    """
+    found = set()
+    for header in cookies:
+        for pair in header.split(";"):
+            name, _, value = pair.strip(" \t").partition("=")
+            if name == COOKIE:
+                found.add(value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value)
+    found.discard("")  # what is left of a cookie that was taken back
+    for header in authorizations:
+        scheme, _, value = header.strip(" \t").partition(" ")
+        if scheme.lower() == "bearer":
+            found.add(value.strip(" \t"))
+    if len(found) > 1:
+        raise AmbiguousTokenError("The request brings several session tokens: send one")
+    return found.pop() if found else None
 
 
 def token_hash(token: str) -> bytes:

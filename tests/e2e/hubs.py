@@ -22,8 +22,10 @@ from tests.reference.batch import BINARY, CLOSE, PING, PONG, TEXT, decode_payloa
 from tests.reference.market import Market
 from tradeback._fast import epoll
 from tradeback._fast.fanout import FanOut
+from tradeback._fast.stats import Stats
 from tradeback.config import WebSocketConfig
 from tradeback.errors import DataFolderError
+from tradeback.server.counters import SERVER_VALUES
 from tradeback.server.hub import Hub
 
 PATIENCE = 20.0  # seconds; a safety net, no test waits for it to pass
@@ -57,6 +59,9 @@ class MarketSymbols:
         }
         self.held: dict[int, int] = defaultdict(int)
         self.without_room: set[str] = set()  # as on a full disk
+
+    def knows(self, symbol: str) -> bool:
+        return symbol in self._carried
 
     def acquire(self, symbol: str) -> Carried | None:
         if symbol in self.without_room:
@@ -97,14 +102,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(symbols: int = 5, json: bool = False, **settings: Any) -> AsyncIterator[Served]:
+async def served(
+    symbols: int = 5, json: bool = False, secret: bytes | None = None, **settings: Any
+) -> AsyncIterator[Served]:
     """A hub on a free port of the loopback interface. Lets anonymous clients in, unless `settings` say no."""
     with tempfile.TemporaryDirectory() as folder:
         market = Market(Path(folder), symbols)
         carried = MarketSymbols(market)
         config = WebSocketConfig(**({"anonymous": True, "accepts_per_second": 100_000} | settings))
-        fanout = FanOut(market.table)
-        hub = Hub(config, fanout, carried, binary=not json)
+        fanout = FanOut(market.table, Stats.in_memory(SERVER_VALUES))
+        hub = Hub(config, fanout, carried, secret=secret, binary=not json)
         await hub.start("127.0.0.1", 0)
         try:
             yield Served(hub, market, carried)
@@ -228,6 +235,10 @@ class RawClient:
                 message = orjson.loads(payload)
                 if message["type"] == "subscribed":
                     self.ids |= {entry["symbol"]: entry["id"] for entry in message["symbols"]}
+                elif message["type"] == "auto_subscribe":
+                    self.ids[message["data"]["symbol"]] = message["data"]["id"]
+                elif message["type"] == "auto_unsubscribe":
+                    del self.ids[message["data"]["symbol"]]  # no frame after it has this id
             return opcode, payload
 
     async def text(self) -> Any:

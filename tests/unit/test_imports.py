@@ -51,6 +51,7 @@ ROOMS: dict[str, set[str]] = {
         "tradeback.control",
         "tradeback.exchange",
         "tradeback.store.base",
+        "tradeback.tokens",
         *FIRST,
     },
     "tradeback.api": {

@@ -19,6 +19,7 @@ from tradeback.log import set_up_logging
 from tradeback.recorder.app import Recorder
 from tradeback.recorder.ending import journal_ended, replay_ended
 from tradeback.recorder.lock import RecorderLock
+from tradeback.store.accounts import open_accounts
 from tradeback.store.cache_redis import open_cache
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
@@ -65,13 +66,14 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
     with (
         RecorderLock(folder),
         contextlib.closing(open_catalog(config)) as catalog,
+        contextlib.closing(open_accounts(config)) as accounts,
         contextlib.closing(open_history(config, write=True)) as history,
         contextlib.ExitStack() as stack,
     ):
         cache = open_cache(config)
         if cache is not None:
             stack.callback(cache.close)
-        recording = Recorder(config, folder, chosen.name, history, catalog, cache)
+        recording = Recorder(config, folder, chosen.name, history, catalog, cache, accounts)
 
         async def end() -> None:
             if replay is None:

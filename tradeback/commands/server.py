@@ -22,6 +22,7 @@ from tradeback.log import set_up_logging
 from tradeback.model import Symbol
 from tradeback.server.app import Server
 from tradeback.store.catalog import open_catalog
+from tradeback.tokens import load_secret
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +89,9 @@ async def _make_server(config: Config) -> Server:
     chosen = await choose_exchange(config.exchange)
     log.info("exchange chosen", exchange=chosen.name, reason=chosen.reason)
     config = config.model_copy(update={"exchange": chosen.apply(config.exchange)})
-    return Server(config, config.data.of(chosen.name), chosen.name, await load_symbols(config))
+    folder = config.data.of(chosen.name)
+    secret = load_secret(folder, config.session.secret.get_secret_value())
+    return Server(config, folder, chosen.name, await load_symbols(config), secret)
 
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:

@@ -25,6 +25,7 @@ from tradeback.config import Config
 from tradeback.control import ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
+from tradeback.recorder.accounts_watch import AccountsWatch
 from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
@@ -38,7 +39,7 @@ from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
-from tradeback.store.base import Cache, Catalog, History
+from tradeback.store.base import Accounts, Cache, Catalog, History
 from tradeback.store.bus_nats import NatsBus
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,8 @@ Service = Callable[[], Awaitable[None]]
 
 class Recorder:
     """Stores one exchange's journals. `folder` is its data folder; the caller holds the recorder's lock, and closes
-    `history`, `catalog` and `cache`, which is None where none is configured."""
+    `history`, `catalog`, `accounts` (None: the server is told of no sessions), and `cache`, which is None where none
+    is configured."""
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class Recorder:
         history: History,
         catalog: Catalog,
         cache: Cache | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._config = config
         self._folder = folder
@@ -76,6 +79,7 @@ class Recorder:
         self.history = history
         self.catalog = catalog
         self.cache = cache
+        self.accounts = accounts
         self.symbols = SymbolBook(catalog)
         self.services: dict[str, Service] = {}
         self.handlers: dict[str, Handler] = {"status": self._status}
@@ -105,6 +109,9 @@ class Recorder:
             )
             self.server = ControlClient(self._folder / "control.sock")
             stack.callback(self.server.close)
+            # A connection of its own: a logout waits for no level and no list of symbols.
+            self.account_line = ControlClient(self._folder / "control.sock")
+            stack.callback(self.account_line.close)
             self.outbox = Outbox(self.server, self.stats)
             if not offline:
                 # After the sinks have ended: what they published last is sent too.
@@ -226,6 +233,11 @@ class Recorder:
         )
         self.services["catalog"] = watch.refresh
         self.services["watch"] = watch.follow
+        if self.accounts is not None:
+            following = AccountsWatch(self.accounts, self.account_line)
+            self.services["accounts"] = following.follow
+            self.services["expiry"] = following.expire
+            self.status["accounts"] = following.state
         self.services["repair"] = _after(watch.asked, repair.run)
         self.services["day_volumes"] = _after(watch.asked, day_volumes.run)
         self.status["watch"] = watch.state

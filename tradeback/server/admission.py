@@ -1,16 +1,20 @@
-"""Before the upgrade: routes, origins, subprotocols, and who is refused, with which answer."""
+"""Before the upgrade: routes, origins, tokens, subprotocols, and who is refused, with which answer. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import orjson
 from picows import WSUpgradeRequest, WSUpgradeResponse
 
+from tradeback.errors import AmbiguousTokenError, ForgedTokenError, TokenError
 from tradeback.server.protocol import SUBPROTOCOL
+from tradeback.server.sessions import Credential, Sessions, Standing
+from tradeback.tokens import brought_token, check_token, token_expiry
 
 if TYPE_CHECKING:
     from tradeback.config import WebSocketConfig
@@ -27,6 +31,10 @@ def refusal(status: HTTPStatus, code: str, message: str, **headers: str) -> WSUp
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     response: WSUpgradeResponse = WSUpgradeResponse.create_error_response(status, body, JSON_HEADERS | named)
     return response
+
+
+def unauthorized(message: str) -> WSUpgradeResponse:
+    return refusal(HTTPStatus.UNAUTHORIZED, "unauthorized", message, WWW_Authenticate="Bearer")
 
 
 def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
@@ -51,26 +59,59 @@ def header_tokens(request: WSUpgradeRequest, name: str) -> list[str]:
 class Admission:
     """Answers the HTTP request that each connection begins with.
 
-    `authenticate`, where given, is asked for each upgrade and raises nothing: whether the request brings a
-    valid session. Without it nobody has one, and only `config.anonymous` lets clients in.
+    A token that comes along is always checked, by its signature with `secret` and by what `sessions` know; without a
+    secret none is good. Without a token only `config.anonymous` lets clients in.
     """
 
     def __init__(
         self,
         config: WebSocketConfig,
+        sessions: Sessions[Any],
         *,
         origins: Sequence[str] = (),
-        authenticate: Callable[[WSUpgradeRequest], bool] | None = None,
+        secret: bytes | None = None,
     ) -> None:
         self._config = config
+        self._sessions = sessions
         self._origins = tuple(config.allowed_origins) or tuple(origins)
-        self._authenticate = authenticate
+        self._secret = secret
 
-    def answer(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse:
-        """101 for a request that may be upgraded, else the answer that ends the connection.
+    def answer(self, request: WSUpgradeRequest, clients: int) -> tuple[WSUpgradeResponse, Credential | None]:
+        """101 for a request that may be upgraded, with the credential that it brought; else the answer that ends the
+        connection. `clients` are connected now."""
+        refused = self._refusal(request, clients)
+        if refused is not None:
+            return refused, None
+        try:
+            credential = self._credential(request)
+        except AmbiguousTokenError as error:
+            return refusal(HTTPStatus.BAD_REQUEST, "ambiguous_token", str(error)), None
+        except TokenError as error:
+            return unauthorized(str(error)), None
+        if credential is None and not self._config.anonymous:
+            return unauthorized("log in first: no session token came along"), None
+        # RFC 6455, 4.2.2: of the subprotocols offered one may be chosen; where none is known, none is named.
+        offered = header_tokens(request, "Sec-WebSocket-Protocol")
+        chosen = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
+        upgrade: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
+        return upgrade, credential
 
-        `clients` are connected now.
-        """
+    def _credential(self, request: WSUpgradeRequest) -> Credential | None:
+        """The token that the request brings, found good as far as is known now. Raises TokenError."""
+        headers = request.headers
+        token = brought_token(headers.getall("Cookie", ()), headers.getall("Authorization", ()))
+        if token is None:
+            return None
+        if self._secret is None:
+            raise ForgedTokenError("this server knows no sessions: come without a token")
+        now = time.time()
+        credential = Credential(check_token(self._secret, token, now), token_expiry(token))
+        if self._sessions.standing(credential, now) is Standing.ENDED:
+            raise TokenError("The session has ended: log in again")
+        return credential
+
+    def _refusal(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse | None:
+        """The answer to a request that is not to be upgraded, whoever sends it."""
         path = request.path.partition(b"?")[0].decode("latin-1")
         if path == HEALTH_PATH:
             body = orjson.dumps({"status": "ok", "clients": clients})
@@ -92,9 +133,6 @@ class Admission:
         # picows takes this header for one token, and Firefox sends `keep-alive, Upgrade`.
         if "upgrade" in (token.lower() for token in header_tokens(request, "Connection")):
             request.headers["Connection"] = "Upgrade"
-        return self._upgrade(request, clients)
-
-    def _upgrade(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse:
         origins = request.headers.getall("Origin", [])
         host = request.headers.get("Host")
         if len(origins) > 1 or not origin_allowed(origins[0] if origins else None, host, self._origins):
@@ -110,12 +148,4 @@ class Admission:
                 f"{self._config.max_clients} clients are connected, which is the limit",
                 Retry_After="10",
             )
-        if not self._config.anonymous and not (self._authenticate and self._authenticate(request)):
-            return refusal(
-                HTTPStatus.UNAUTHORIZED, "unauthorized", "log in first: no valid session came along"
-            )
-        # RFC 6455, 4.2.2: of the subprotocols offered one may be chosen; where none is known, none is named.
-        offered = header_tokens(request, "Sec-WebSocket-Protocol")
-        chosen = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
-        upgrade: WSUpgradeResponse = WSUpgradeResponse.create_101_response(chosen)
-        return upgrade
+        return None

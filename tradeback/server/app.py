@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -22,27 +21,38 @@ from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
 from tradeback.control import ControlSocket
-from tradeback.errors import ConfigError, DataFolderError, ProtocolError
+from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import Symbol
 from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
+from tradeback.server.control import ControlHandlers
+from tradeback.server.counters import SERVER_VALUES
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
-from tradeback.server.seeding import seed
 from tradeback.server.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 
 
 class Server:
-    """One exchange's events in, clients' frames out. `folder` is the data folder of this exchange."""
+    """One exchange's events in, clients' frames out. `folder` is the data folder of this exchange.
 
-    def __init__(self, config: Config, folder: Path, exchange: str, symbols: list[Symbol]) -> None:
+    `secret` signs session tokens; without it no token is good.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        exchange: str,
+        symbols: list[Symbol],
+        secret: bytes | None = None,
+    ) -> None:
         self._config = config
         self._folder = folder
         self._exchange = exchange
         self._symbols = symbols
-        self._started = time.monotonic()
+        self._secret = secret
 
     async def run(self, ready: Callable[[dict[str, str]], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set. `ready` gets the addresses once clients can connect.
@@ -69,6 +79,7 @@ class Server:
                 self.fanout,
                 self.carried,
                 origins=self._config.server.cors.allowed_origins,
+                secret=self._secret,
                 binary=self._config.features.binary_websocket,
             )
             stack.push_async_callback(self.hub.stop)
@@ -78,7 +89,15 @@ class Server:
             stack.push_async_callback(self.feeds.stop)
             self.feeds.start()
             self.carried.start()
-            control = ControlSocket(self._folder / "control.sock", self._handlers())
+            handlers = ControlHandlers(
+                self._exchange,
+                self._config.exchange.symbols,
+                self.ingest,
+                self.feeds,
+                self.carried,
+                self.hub,
+            )
+            control = ControlSocket(self._folder / "control.sock", handlers.by_type())
             stack.push_async_callback(control.stop)
             await control.start()
             upkeep = Upkeep(self.ingest, self._config.journal.segment_bytes, self._after_reads)
@@ -124,7 +143,7 @@ class Server:
             self.journal.close()
             raise
         stack.callback(self._close_journal_and_table)
-        self.stats = Stats.create(self._folder / "stats" / "server", "server")
+        self.stats = Stats.create(self._folder / "stats" / "server", "server", SERVER_VALUES)
         stack.callback(self.stats.close)
         bring_up(self.table, table_path, self.journal, self._symbols)
         self.journal.append_start(time.time_ns())
@@ -141,64 +160,3 @@ class Server:
     def _after_reads(self) -> None:
         if self.fanout.pending:
             self.hub.schedule_flush()
-
-    def _handlers(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
-        return {
-            "status": self._status,
-            "pin": self._pin,
-            "learn": self._learn,
-            "publish": self._publish,
-            "seed": self._seed,
-        }
-
-    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "type": "status",
-            "exchange": self._exchange,
-            "uptime": time.monotonic() - self._started,
-            "feeds": [feed.describe() for feed in self.feeds],
-            "symbols": {"known": len(self.carried.known), "carried": len(self.carried)},
-            "clients": len(self.hub.clients),
-            "journal": {
-                "next_seq": self.journal.next_seq,
-                "unwritten_symbols": self.ingest.unwritten_symbols,
-                # aggTrades that wait for their single trades, and skipped ids that may still come
-                "waiting": self.table.deadline_ns != 0,
-            },
-        }
-
-    def _pin(self, message: dict[str, Any]) -> dict[str, Any]:
-        wanted = message.get("symbols")
-        if not isinstance(wanted, list) or not all(isinstance(symbol, str) for symbol in wanted):
-            raise ProtocolError("bad_field", "pin takes symbols: a list of names")
-        unknown = self.carried.pin({*self._config.exchange.symbols, *wanted})
-        return {"type": "pinned", "unknown": unknown}
-
-    def _learn(self, message: dict[str, Any]) -> dict[str, Any]:
-        rows = message.get("symbols")
-        if not isinstance(rows, list):
-            raise ProtocolError("bad_field", "learn takes symbols: a list of catalog rows")
-        try:
-            symbols = [Symbol.from_row(row) for row in rows]
-            self.carried.learn(symbols)
-        except (ValueError, ArithmeticError) as error:
-            raise ProtocolError("bad_field", str(error)) from error
-        return {"type": "learned", "count": len(symbols)}
-
-    def _seed(self, message: dict[str, Any]) -> dict[str, Any]:
-        return seed(self.table, self.ingest, message)
-
-    def _publish(self, message: dict[str, Any]) -> dict[str, Any]:
-        messages = message.get("messages")
-        if not isinstance(messages, list) or not all(
-            isinstance(part, dict)
-            and isinstance(part.get("symbol"), str)
-            and isinstance(part.get("message"), dict)
-            for part in messages
-        ):
-            raise ProtocolError(
-                "bad_field",
-                "publish takes messages: a list of objects with symbol, a name, and message, an object",
-            )
-        taken = self.hub.publish((part["symbol"], part["message"]) for part in messages)
-        return {"type": "published", "watched": taken}

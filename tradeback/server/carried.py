@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 
 import structlog
@@ -55,6 +55,7 @@ class CarriedSymbols:
         self._on_drop = on_drop
         self._interests: dict[str, _Interest] = {}
         self._slots: dict[int, Carried] = {}
+        self._pinned: set[str] = set()  # also those that are not known, or that there was no room for
         self._settling: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -98,6 +99,11 @@ class CarriedSymbols:
             if owner != symbol.name:
                 raise ValueError(f"the stream id {symbol.stream_id} of {symbol.name} is that of {owner}")
         self._known = both
+        self._pin(self._pinned & learned.keys())
+
+    def knows(self, symbol: str) -> bool:
+        """Whether the catalog has a symbol of this name, active or not."""
+        return symbol in self._known
 
     def acquire(self, symbol: str) -> Carried | None:
         """A client wants the symbol. None: no active symbol of that name is known. Each call needs a release.
@@ -121,20 +127,45 @@ class CarriedSymbols:
         interest.clients -= 1
         self._let_go(interest)
 
+    @property
+    def pinned(self) -> Set[str]:
+        """What is to be carried whether a client holds it or not, also what is not known (yet)."""
+        return self._pinned
+
     def pin(self, symbols: Iterable[str]) -> list[str]:
         """Carry exactly these beside what clients want, in place of those pinned before; answers the unknown ones."""
         wanted = set(symbols)
+        unknown = self.pin_more(wanted)
+        self.unpin(self._pinned - wanted)
+        return unknown
+
+    def pin_more(self, symbols: Iterable[str]) -> list[str]:
+        """Carry these too; answers the unknown ones, which are carried once they are learned."""
+        wanted = set(symbols)
+        self._pinned |= wanted
+        return self._pin(wanted)
+
+    def unpin(self, symbols: Iterable[str]) -> None:
+        """Carry these no longer, but for clients."""
+        for symbol in symbols:
+            self._pinned.discard(symbol)
+            interest = self._interests.get(symbol)
+            if interest is not None and interest.pinned:
+                interest.pinned = False
+                self._let_go(interest)
+
+    def _pin(self, symbols: Iterable[str]) -> list[str]:
         unknown = []
-        for symbol in sorted(wanted):
-            interest = self._interest(symbol)
+        for symbol in sorted(symbols):
+            try:
+                interest = self._interest(symbol)
+            except DataFolderError as error:
+                log.error("a symbol of a watchlist cannot be carried", symbol=symbol, reason=str(error))
+                continue
             if interest is None:
                 unknown.append(symbol)
             else:
                 interest.pinned = True
-        for symbol, interest in list(self._interests.items()):
-            if interest.pinned and symbol not in wanted:
-                interest.pinned = False
-                self._let_go(interest)
         return unknown
 
     def close(self) -> None:

@@ -1,17 +1,50 @@
-"""One client: its commands, what they are answered, and what it is subscribed to."""
+"""One client: its commands, what they are answered, what it is subscribed to, and its login."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tradeback._fast.listener import ClientListener
+from tradeback._fast.listener import ClientListener, text_frame
 from tradeback.errors import CloseCode, DataFolderError, ProtocolError
 from tradeback.server import protocol
 from tradeback.server.protocol import CarriedSymbol, Ping, Subscribe, Unsubscribe
+from tradeback.server.sessions import Access, Credential, Standing
 
 if TYPE_CHECKING:
     from tradeback.server.hub import Hub
+
+HELD_MESSAGES = 32  # of a client whose login is not known yet
+HELD_BYTES = 65_536
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What became of symbols that were to be subscribed to."""
+
+    subscribed: list[CarriedSymbol] = field(default_factory=list)  # now, or before
+    unknown: list[str] = field(default_factory=list)
+    forbidden: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)  # they cannot be carried now
+    left_out: list[str] = field(default_factory=list)  # beyond the limit
+
+
+@dataclass(slots=True)
+class _Login:
+    """What a client that came with a token has beside one that did not.
+
+    `access` is None until its session is known, and `held` are its commands until then. `own` are symbols that it
+    subscribed to itself, `listed` those of the watchlist that it was subscribed to.
+    """
+
+    credential: Credential
+    access: Access | None = None
+    lacking: bool = False
+    held: list[bytes] = field(default_factory=list)
+    own: set[str] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
 
 
 class Client:
@@ -20,12 +53,14 @@ class Client:
     What it is subscribed to stands in the fan-out alone.
     """
 
-    __slots__ = ("_hub", "_listener", "_malformed")
+    __slots__ = ("_forbidden", "_hub", "_listener", "_login", "_malformed")
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, credential: Credential | None = None) -> None:
         self._hub = hub
         self._listener: ClientListener | None = None
         self._malformed = 0
+        self._forbidden = 0  # commands in a row that asked for nothing but what it may not watch
+        self._login = None if credential is None else _Login(credential)
 
     @property
     def listener(self) -> ClientListener:
@@ -34,6 +69,26 @@ class Client:
             raise RuntimeError("the client's connection does not stand: it is not open yet, or it was lost")
         return self._listener
 
+    @property
+    def credential(self) -> Credential | None:
+        """What it came with."""
+        return None if self._login is None else self._login.credential
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether its session is known."""
+        return self._login is not None and self._login.access is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its connection stands and its session is not known yet."""
+        return (
+            self._login is not None
+            and self._login.access is None
+            and self._listener is not None
+            and not self._listener.is_closing
+        )
+
     # What the listener calls.
 
     def on_open(self, listener: ClientListener) -> None:
@@ -41,6 +96,21 @@ class Client:
         self._hub.on_open(self)
 
     def on_text(self, data: bytes) -> None:
+        if self._login is not None and self._login.access is None:
+            self._hold(self._login.held, data)
+        else:
+            self._obey(data)
+
+    def _hold(self, held: list[bytes], data: bytes) -> None:
+        """Keep a command until its session is known."""
+        if len(held) >= HELD_MESSAGES or sum(map(len, held)) + len(data) > HELD_BYTES:
+            self.listener.close(
+                CloseCode.TOO_MANY_MESSAGES, "too many messages for one whose session is not known yet"
+            )
+        else:
+            held.append(data)
+
+    def _obey(self, data: bytes) -> None:
         try:
             command = protocol.parse_command(data, self._hub.config.max_symbols)
         except ProtocolError as error:
@@ -63,6 +133,7 @@ class Client:
         )
 
     def on_writable(self) -> None:
+        self._hub.settling.settle_now(self)
         self._hub.schedule_flush()
 
     def on_leave(self, slots: list[int]) -> None:
@@ -74,63 +145,118 @@ class Client:
 
     # What the server calls.
 
-    def auto_subscribe(self, symbols: Iterable[str]) -> None:
-        """Subscribe to what is on its watchlist, and tell it so; names that are none are left out."""
-        taken, _, _, _ = self._take(symbols)
-        for carried in taken:
-            self.listener.send_text(protocol.auto_subscribe(carried))
-        self._hub.schedule_flush()
+    def settle(self) -> bool:
+        """Bring it in line with how its login stands now; False where that must wait until it takes data again."""
+        login = self._login
+        if login is None or self._listener is None or self._listener.is_closing:
+            return True
+        standing = self._hub.sessions.standing(login.credential, time.time(), self)
+        if standing is Standing.ENDED:
+            self._hub.stats.increase("session_closes")
+            self._listener.close(CloseCode.UNAUTHENTICATED, "not or no longer logged in")
+        elif isinstance(standing, Access) and (standing is not login.access or login.lacking):
+            if self._hub.fanout.blocked_ns(self._listener.handle):
+                return False
+            if login.access is None:
+                self._hub.on_authenticated(1)
+            self._follow(login, standing)
+            held, login.held = login.held, []
+            for data in held:
+                if self._listener.is_closing:
+                    break
+                self._obey(data)
+        return True
 
-    def drop_symbols(self, symbols: Iterable[str]) -> None:
-        """End subscriptions, as the client's own command would."""
-        self._unsubscribe(symbols)
+    def abort(self) -> None:
+        """Cut its connection, if it stands."""
+        if self._listener is not None:
+            self._listener.abort()
+
+    def _follow(self, login: _Login, access: Access) -> None:
+        """Take over rights and watchlist: what it may not watch any more ends, and so does what left the watchlist,
+        unless it subscribed to that itself too; what came to the watchlist begins."""
+        fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle
+        known = [symbol for symbol in access.watchlist if interest.knows(symbol)]
+        wanted = {symbol: None for symbol in known if access.allows(symbol)}
+        ended = []
+        for slot in fanout.slots_of(handle):
+            symbol = interest.at(slot).symbol
+            off_list = symbol in login.listed and symbol not in wanted and symbol not in login.own
+            if off_list or not access.allows(symbol):
+                ended.append(symbol)
+        login.access = access
+        login.listed.intersection_update(wanted)
+        texts = [protocol.auto_unsubscribe(carried) for carried in self._end(ended)] if ended else []
+        taken = self._take([symbol for symbol in wanted if symbol not in login.listed])
+        login.listed.update(carried.symbol for carried in taken.subscribed)
+        texts += map(protocol.auto_subscribe, taken.subscribed)
+        if texts:
+            self._hub.stats.increase("watchlist_changes", len(texts))
+            # In one write, whatever their number.
+            self.listener.send_frames(b"".join(map(text_frame, texts)))
+            self._hub.schedule_flush()
+        login.lacking = len(known) < len(access.watchlist) or bool(taken.unknown or taken.refused)
+        if login.lacking:
+            self._hub.settling.lacks(self)
+        if taken.left_out:
+            self._send_left_out(taken.left_out)
 
     # Commands.
 
     def _subscribe(self, symbols: Iterable[str]) -> None:
-        taken, unknown, refused, left_out = self._take(symbols)
+        taken = self._take(symbols)
+        if self._login is not None:
+            self._login.own.update(carried.symbol for carried in taken.subscribed)
         # Before any frame with these ids: those leave at the end of the loop's iteration.
-        if taken:
-            self.listener.send_text(protocol.subscribed(taken))
+        if taken.subscribed:
+            self.listener.send_text(protocol.subscribed(taken.subscribed))
             self._hub.schedule_flush()
-        if unknown:
-            self._send_error("unknown_symbols", "these symbols are not known", unknown)
-        if refused:
-            self._send_error("not_now", "the server cannot carry these symbols now: try again later", refused)
-        if left_out:
-            limit = self._hub.config.max_symbols
-            self._send_error("too_many_symbols", f"a client may have {limit} subscriptions", left_out)
+        if taken.unknown:
+            self._send_error("unknown_symbols", "these symbols are not known", taken.unknown)
+        if taken.refused:
+            self._send_error(
+                "not_now", "the server cannot carry these symbols now: try again later", taken.refused
+            )
+        if taken.left_out:
+            self._send_left_out(taken.left_out)
+        if taken.forbidden:
+            self._refuse(taken.forbidden)
+        if taken.subscribed or not taken.forbidden:
+            self._forbidden = 0
 
-    def _take(self, symbols: Iterable[str]) -> tuple[list[CarriedSymbol], list[str], list[str], list[str]]:
-        """Subscribe to each: those subscribed now (also before), those unknown, those that cannot be carried now,
-        those beyond the limit."""
+    def _take(self, symbols: Iterable[str]) -> _Taken:
+        """Subscribe to each."""
         fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle
         room = self._hub.config.max_symbols - fanout.subscription_count(handle)
-        taken: list[CarriedSymbol] = []
-        unknown: list[str] = []
-        refused: list[str] = []
-        left_out: list[str] = []
+        access = None if self._login is None else self._login.access
+        taken = _Taken()
         for name in symbols:
             known = interest.find(name)
             if known is not None and fanout.is_subscribed(handle, known.slot):
-                taken.append(known)
+                taken.subscribed.append(known)
+            elif access is not None and interest.knows(name) and not access.allows(name):
+                taken.forbidden.append(name)
             elif room == 0:
-                left_out.append(name)
+                taken.left_out.append(name)
             else:
                 try:
                     carried = interest.acquire(name)
                 except DataFolderError:  # the reason stands in the log, and is none of a client's business
-                    refused.append(name)
+                    taken.refused.append(name)
                     continue
                 if carried is None:
-                    unknown.append(name)
+                    taken.unknown.append(name)
                     continue
                 fanout.subscribe(handle, carried.slot)
-                taken.append(carried)
+                taken.subscribed.append(carried)
                 room -= 1
-        return taken, unknown, refused, left_out
+        return taken
 
     def _unsubscribe(self, symbols: Iterable[str]) -> None:
+        self.listener.send_text(protocol.unsubscribed(self._end(symbols)))
+
+    def _end(self, symbols: Iterable[str]) -> list[CarriedSymbol]:
+        """End the subscriptions to these symbols; those that there were."""
         fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle
         ended: list[CarriedSymbol] = []
         if fanout.subscription_count(handle):
@@ -140,8 +266,23 @@ class Client:
             carried = interest.find(name)
             if carried is not None and fanout.unsubscribe(handle, carried.slot):
                 ended.append(carried)
-        self.listener.send_text(protocol.unsubscribed(ended))
+        if self._login is not None:
+            self._login.own.difference_update(carried.symbol for carried in ended)
         interest.release(carried.slot for carried in ended if fanout.watcher_count(carried.slot) == 0)
+        return ended
+
+    def _refuse(self, symbols: list[str]) -> None:
+        self._hub.stats.increase("symbols_forbidden", len(symbols))
+        self._send_error("symbol_not_allowed", "your account may not watch these symbols", symbols)
+        self._forbidden += 1
+        if self._forbidden >= self._hub.config.malformed_limit:
+            self.listener.close(
+                CloseCode.SYMBOL_FORBIDDEN, f"asked {self._forbidden} times for what it may not watch"
+            )
+
+    def _send_left_out(self, symbols: list[str]) -> None:
+        limit = self._hub.config.max_symbols
+        self._send_error("too_many_symbols", f"a client may have {limit} subscriptions", symbols)
 
     def _malformed_message(self, error: ProtocolError) -> None:
         self._malformed += 1

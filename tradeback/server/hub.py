@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
+from http import HTTPStatus
 from time import monotonic_ns
 from typing import Any
 
 import orjson
 import structlog
-from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+from picows import WSUpgradeRequest, WSUpgradeResponseWithListener, ws_create_server
 
 from tradeback._fast.epoll import EpollLoop
 from tradeback._fast.fanout import FanOut
@@ -28,6 +29,8 @@ from tradeback.server.accepting import BACKLOG, AcceptingSocket, bind
 from tradeback.server.admission import Admission
 from tradeback.server.client import Client
 from tradeback.server.interest import Interest, Symbols
+from tradeback.server.sessions import Sessions
+from tradeback.server.settling import Settling
 from tradeback.server.texts import Texts
 
 SWEEP_TICK = 0.1  # seconds between two slices of the sweep
@@ -63,7 +66,8 @@ class Hub:
     """Serves clients from `fanout` until it is stopped. One loop, one thread.
 
     Whoever marks slots dirty calls `schedule_flush` after the reads of an iteration. `fanout` and `stats` outlive
-    the hub. `binary` false sends updates as JSON text (decision 31).
+    the hub; `stats` have the values of `counters.py`. `secret` signs session tokens. `binary` false sends updates as
+    JSON text (decision 31).
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Hub:
         symbols: Symbols,
         *,
         origins: Sequence[str] = (),
-        authenticate: Callable[[WSUpgradeRequest], bool] | None = None,
+        secret: bytes | None = None,
         binary: bool = True,
     ) -> None:
         self.config = config
@@ -82,10 +86,13 @@ class Hub:
         self.interest = Interest(symbols)
         self.clients: dict[Client, ClientListener] = {}
         self.texts = Texts(fanout, self.clients)
-        self._admission = Admission(config, origins=origins, authenticate=authenticate)
+        self.sessions: Sessions[Client] = Sessions()
+        self.settling = Settling(self.sessions, self.stats)
+        self._admission = Admission(config, self.sessions, origins=origins, secret=secret)
         self._limits = ClientLimits(config)
         self._binary = binary
         self._budget_ns = int(config.flush_budget * 1e9)
+        self.authenticated = 0  # clients that are logged in
         self._flush_scheduled = False
         self._hooked = False  # the loop flushes at the end of each iteration
         self._swept: list[ClientListener] = []
@@ -144,6 +151,7 @@ class Hub:
         """Accept nobody, close all with `code`, and cut those who do not answer."""
         self._stopping = True
         self.texts.stop()
+        self.settling.stop()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         server = self._server
@@ -171,13 +179,15 @@ class Hub:
     # ---------------------------------------------------------------- clients
 
     def _on_request(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        response: WSUpgradeResponse = self._admission.answer(request, len(self.clients))
+        response, credential = self._admission.answer(request, len(self.clients))
         if response.status != 101:
             if response.status >= 400:
                 self.stats.increase("clients_refused")
+            if response.status == HTTPStatus.UNAUTHORIZED:
+                self.stats.increase("unauthorized")
             return WSUpgradeResponseWithListener(response, None)
         sink = ClientSink() if self._binary else TextSink(self.interest.names, orjson.dumps)
-        listener = ClientListener(self.fanout, self._limits, sink, Client(self))
+        listener = ClientListener(self.fanout, self._limits, sink, Client(self, credential))
         return WSUpgradeResponseWithListener(response, listener)
 
     def on_open(self, client: Client) -> None:
@@ -185,13 +195,26 @@ class Hub:
         self.clients[client] = client.listener
         self.stats.increase("clients_total")
         self.stats.put("clients", len(self.clients))
+        if client.credential is not None:
+            self.sessions.join(client, client.credential)
+            self.settling.join(client)
         if self._stopping:
             client.listener.close(CloseCode.GOING_AWAY, "the server stops")
+
+    def on_authenticated(self, change: int) -> None:
+        """So many clients more are logged in."""
+        self.authenticated += change
+        self.stats.put("clients_authenticated", self.authenticated)
 
     def on_lost(self, client: Client) -> None:
         """Its connection is gone."""
         self.clients.pop(client, None)
         self.stats.put("clients", len(self.clients))
+        if client.credential is not None:
+            self.sessions.leave(client, client.credential)
+            self.settling.leave(client)
+            if client.authenticated:
+                self.on_authenticated(-1)
         if not self.clients:
             self._empty.set()
 
@@ -207,8 +230,10 @@ class Hub:
         return waited_for
 
     def _sweep(self) -> None:
-        """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow."""
+        """Look after a slice of the clients: pings, dead peers, those blocked too long, closings too slow; and after
+        sessions that expire."""
         self._sweep_timer = self._loop.call_later(SWEEP_TICK, self._sweep)
+        self.settling.tick()
         if not self._swept:
             self._swept = list(self.clients.values())
             self._slice = -(-len(self._swept) // SWEEP_SLICES)

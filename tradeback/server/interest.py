@@ -11,6 +11,9 @@ from tradeback.server.protocol import CarriedSymbol
 class Symbols(Protocol):
     """Decides what the feeds carry. Called on the loop's thread; `release` once for each `acquire`."""
 
+    def knows(self, symbol: str) -> bool:
+        """Whether there is a symbol of this name, active or not."""
+
     def acquire(self, symbol: str) -> CarriedSymbol | None:
         """Carry a symbol; None where there is none of this name. DataFolderError: it cannot be carried now."""
 
@@ -29,6 +32,14 @@ class Interest:
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def knows(self, symbol: str) -> bool:
+        """Whether there is a symbol of this name, watched or not, active or not."""
+        return symbol in self._by_name or self._symbols.knows(symbol)
+
+    def at(self, slot: int) -> CarriedSymbol:
+        """The symbol of a slot that somebody watches."""
+        return self._by_slot[slot]
 
     def find(self, symbol: str) -> CarriedSymbol | None:
         """The symbol, where somebody watches it."""

@@ -25,6 +25,7 @@ ERROR_CODES: dict[str, str] = {
     "invalid_symbols": "`symbols` is no list of 1 or more names of 1 to 50 bytes",
     "too_many_symbols": "the client would have more subscriptions than it may; `symbols` are those left out",
     "unknown_symbols": "no such symbols are carried; the others of the message were subscribed",
+    "symbol_not_allowed": "the session may not watch `symbols`; the others of the message were subscribed",
     "not_now": "the server cannot carry `symbols` at the moment, the others were subscribed; try again later",
 }
 
@@ -124,6 +125,11 @@ def unsubscribed(symbols: Iterable[CarriedSymbol]) -> bytes:
 def auto_subscribe(symbol: CarriedSymbol) -> bytes:
     """Tells a client of one symbol that the server subscribed it to."""
     return orjson.dumps({"type": "auto_subscribe", "data": pair(symbol)})
+
+
+def auto_unsubscribe(symbol: CarriedSymbol) -> bytes:
+    """Tells a client of one symbol that the server ended its subscription. No frame after it has this id."""
+    return orjson.dumps({"type": "auto_unsubscribe", "data": pair(symbol)})
 
 
 def pair(symbol: CarriedSymbol) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+"""AccountsWatch: follows users, sessions and watchlists, and tells the server who is logged in and what is watched.
+
+The server opens no database after its start, and knows a login only by what it is told here: everything on each
+connection, then what changes, and that nothing did once a second. By that it tells a login that is not there from one
+that it has not been told of yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import structlog
+
+from tradeback.control import ControlClient
+from tradeback.errors import ControlError, TradebackError
+from tradeback.model import Account, symbol_allowed
+from tradeback.store.base import Accounts
+
+log = structlog.get_logger(__name__)
+
+POLL_SECONDS = 0.05
+BEAT_SECONDS = 1.0
+RECONNECT_SECONDS = 0.25
+RETRY_MIN = 0.5  # after accounts could not be read
+RETRY_MAX = 10.0
+EXPIRE_EVERY = 60.0
+# Each line takes the server's loop less than a millisecond.
+TEXTS_PER_LINE = 500  # tokens, patterns and symbols
+ACCOUNTS_PER_LINE = 100
+SYMBOLS_PER_LINE = 100
+ALL = -1  # as a version: everything is newer
+
+
+class AccountsWatch:
+    """Two services: `follow` tells the server, `expire` deletes what has expired. One loop; `accounts` are read in
+    threads of its executor."""
+
+    def __init__(self, accounts: Accounts, server: ControlClient) -> None:
+        self._accounts = accounts
+        self._server = server
+        self._known: dict[int, Account] = {}  # of every user
+        self._wanted: Counter[str] = Counter()  # symbols by the number of watchlists
+        self._version = ALL
+        self._connection = 0  # the one on which all was told; 0: none
+        self._pinned: set[str] = set()  # as was told on it
+        self._stop = threading.Event()
+        self._error = ""
+
+    def state(self) -> dict[str, Any]:
+        """For the status."""
+        return {
+            "connected": self._server.connected,
+            "users": len(self._known),
+            "sessions": sum(len(account.sessions) for account in self._known.values()),
+            "watched": len(self._wanted),
+            "error": self._error,
+        }
+
+    async def expire(self) -> None:
+        """Delete what has expired, now and then, for ever."""
+        while True:
+            await asyncio.to_thread(self._accounts.expire)
+            now = time.time()
+            for account in self._known.values():
+                for token in [token for token, end in account.sessions.items() if end <= now]:
+                    del account.sessions[token]
+            await asyncio.sleep(EXPIRE_EVERY)
+
+    async def follow(self) -> None:
+        """Tell the server, for ever."""
+        loop = asyncio.get_running_loop()
+        pause = RETRY_MIN
+        self._stop.clear()
+        reading: asyncio.Future[tuple[bool, list[Account]]] | None = None
+        try:
+            while True:
+                reading = loop.run_in_executor(None, self._next_changes)
+                try:
+                    everything, changed = await reading
+                except TradebackError as error:
+                    self._say(f"accounts cannot be read: {error}")
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, RETRY_MAX)
+                    continue
+                pause = RETRY_MIN
+                self._take(everything, changed)
+                try:
+                    await self._server.connect()
+                    await self._tell(changed)
+                except ControlError as error:
+                    # What it took of this is not known, so all is told again.
+                    self._connection = 0
+                    self._say(str(error))
+                    await asyncio.sleep(RECONNECT_SECONDS)
+                else:
+                    self._say("")
+        finally:
+            self._stop.set()
+            if reading is not None:
+                # Whoever closes the accounts next must find nobody reading them.
+                await asyncio.wait([reading])
+
+    def _say(self, error: str) -> None:
+        if error and error != self._error:
+            log.warning("the server is not told of sessions and watchlists at the moment", reason=error)
+        self._error = error
+
+    def _next_changes(self) -> tuple[bool, list[Account]]:
+        """Wait for changes, for a second at most; in a thread of its own. True: these are all accounts.
+
+        Raises TradebackError.
+        """
+        until = time.monotonic() + (BEAT_SECONDS if self._connection else 0.0)
+        while self._version != ALL:
+            version = self._accounts.version()
+            if version < self._version:  # these are others, or older ones: a copy was restored
+                self._version = ALL
+            elif version > self._version:
+                break
+            elif time.monotonic() >= until or self._stop.wait(POLL_SECONDS):
+                return False, []
+        everything = self._version == ALL
+        self._version, changed = self._accounts.changed_accounts(self._version)
+        return everything, changed
+
+    def _take(self, everything: bool, changed: Iterable[Account]) -> None:
+        if everything:
+            self._connection = 0
+            self._known.clear()
+            self._wanted.clear()
+        for account in changed:
+            before = self._known.get(account.user_id)
+            for symbol in () if before is None else _watched(before):
+                self._wanted[symbol] -= 1
+                if not self._wanted[symbol]:
+                    del self._wanted[symbol]
+            self._known[account.user_id] = account
+            self._wanted.update(_watched(account))
+
+    async def _tell(self, changed: list[Account]) -> None:
+        """Tell what is new since the last time on this connection, or all. Raises ControlError."""
+        connection = self._server.connects
+        if self._connection != connection:
+            now = time.time()
+            open_ones = [
+                account
+                for account in self._known.values()
+                if any(end > now for end in account.sessions.values())
+            ]
+            await self._tell_parts("sessions", "accounts", list(_lines(open_ones)))
+            await self._tell_parts("pin", "symbols", list(batched(sorted(self._wanted), SYMBOLS_PER_LINE)))
+            self._pinned = set(self._wanted)
+            self._connection = connection
+            return
+        lines = list(_lines(changed)) or [[]]
+        for number, line in enumerate(lines, 1):
+            await self._server.ask({"type": "sessions", "accounts": line, "more": number < len(lines)})
+        wanted = set(self._wanted)
+        for add in batched(sorted(wanted - self._pinned), SYMBOLS_PER_LINE):
+            await self._server.ask({"type": "pin", "add": add, "drop": []})
+        for drop in batched(sorted(self._pinned - wanted), SYMBOLS_PER_LINE):
+            await self._server.ask({"type": "pin", "add": [], "drop": drop})
+        self._pinned = wanted
+
+    async def _tell_parts(self, kind: str, field: str, lines: list[Any]) -> None:
+        parts = lines or [[]]
+        for number, line in enumerate(parts, 1):
+            await self._server.ask({"type": kind, field: line, "part": number, "parts": len(parts)})
+
+
+def _watched(account: Account) -> set[str]:
+    """What is to be carried for a user."""
+    return {symbol for symbol in account.watchlist if symbol_allowed(account.symbol_patterns, symbol)}
+
+
+def _lines(accounts: Iterable[Account]) -> Iterator[list[dict[str, Any]]]:
+    """The accounts as the control socket has them, in lines of bounded length."""
+    line: list[dict[str, Any]] = []
+    texts = 0
+    for account in accounts:
+        line.append(_row(account))
+        texts += 1 + len(account.symbol_patterns) + len(account.watchlist) + len(account.sessions)
+        if texts >= TEXTS_PER_LINE or len(line) >= ACCOUNTS_PER_LINE:
+            yield line
+            line, texts = [], 0
+    if line:
+        yield line
+
+
+def _row(account: Account) -> dict[str, Any]:
+    if not account.sessions:
+        return {"user": account.user_id, "sessions": {}}
+    return {
+        "user": account.user_id,
+        "patterns": account.symbol_patterns,
+        "watchlist": account.watchlist,
+        "sessions": {token.hex(): end for token, end in account.sessions.items()},
+    }
+
+
+def batched(names: list[str], size: int) -> Iterator[list[str]]:
+    """The names in lists of at most `size`."""
+    return (names[start : start + size] for start in range(0, len(names), size))
