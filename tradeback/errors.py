@@ -89,10 +89,6 @@ class ExpiredTokenError(TokenError):
     """It was ours, and its time is over."""
 
 
-class AmbiguousTokenError(TokenError):
-    """A request brought several tokens that differ."""
-
-
 class ServerRefusedError(TradebackError):
     """A Trade-Back server refused the connection, and would again: the client must change something."""
 

@@ -14,19 +14,14 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tradeback.errors import (
-    AmbiguousTokenError,
-    ConfigError,
-    DataFolderError,
-    ExpiredTokenError,
-    ForgedTokenError,
-)
+from tradeback.errors import ConfigError, DataFolderError, ExpiredTokenError, ForgedTokenError
 
 COOKIE = "session_token"
+MAX_COOKIES = 10  # of our name in a request
 SECRET_FILE = "session.secret"
 SECRET_BYTES = 32
 LEAST_SECRET_CHARACTERS = 32  # of SESSION_SECRET
@@ -66,27 +61,20 @@ def token_expiry(token: str) -> int:
     return expires
 
 
-def brought_token(cookies: Iterable[str], authorizations: Iterable[str]) -> str | None:
-    """The token that a request brings in its Cookie and Authorization headers, not checked; None where it brings none.
+def brought_tokens(cookies: Iterable[str], authorizations: Sequence[str]) -> list[str]:
+    """The tokens that a request brings in its Cookie and Authorization headers, not checked.
 
-    AmbiguousTokenError where it brings several that differ: whoever put a second one there must not choose the login.
-    A Cookie header may come several times (RFC 9113, 8.2.3); a value may be in double quotes (RFC 6265, 4.1.1). Other
-    schemes than Bearer are not for us.
+    An Authorization decides alone; where it is no Bearer, or there are two, the token is "", which is none. Of the
+    cookies of our name those that are not empty, in their order: those of other folders and domains come along with
+    ours. A Cookie header may come several times (RFC 9113, 8.2.3), a value in double quotes (RFC 6265, 4.1.1).
     """
-    found = set()
-    for header in cookies:
-        for pair in header.split(";"):
-            name, _, value = pair.strip(" \t").partition("=")
-            if name == COOKIE:
-                found.add(value[1:-1] if value[:1] == value[-1:] == '"' and len(value) > 1 else value)
-    found.discard("")  # what is left of a cookie that was taken back
-    for header in authorizations:
-        scheme, _, value = header.strip(" \t").partition(" ")
-        if scheme.lower() == "bearer":
-            found.add(value.strip(" \t"))
-    if len(found) > 1:
-        raise AmbiguousTokenError("The request brings several session tokens: send one")
-    return found.pop() if found else None
+    if authorizations:
+        scheme, _, token = authorizations[0].strip(" \t").partition(" ")
+        return [token.strip(" \t") if scheme.lower() == "bearer" and len(authorizations) == 1 else ""]
+    pairs = (pair.strip(" \t").partition("=") for header in cookies for pair in header.split(";"))
+    values = [value for name, _, value in pairs if name == COOKIE]
+    bare = [value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value for value in values]
+    return [value for value in bare if value][:MAX_COOKIES]
 
 
 def token_hash(token: str) -> bytes:

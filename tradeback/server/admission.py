@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 import orjson
 from picows import WSUpgradeRequest, WSUpgradeResponse
 
-from tradeback.errors import AmbiguousTokenError, ForgedTokenError, TokenError
+from tradeback.errors import ForgedTokenError, TokenError
 from tradeback.server.protocol import SUBPROTOCOL
 from tradeback.server.sessions import Credential, Sessions, Standing
-from tradeback.tokens import brought_token, check_token, token_expiry
+from tradeback.tokens import brought_tokens, check_token, token_expiry
 
 if TYPE_CHECKING:
     from tradeback.config import WebSocketConfig
@@ -84,8 +84,6 @@ class Admission:
             return refused, None
         try:
             credential = self._credential(request)
-        except AmbiguousTokenError as error:
-            return refusal(HTTPStatus.BAD_REQUEST, "ambiguous_token", str(error)), None
         except TokenError as error:
             return unauthorized(str(error)), None
         if credential is None and not self._config.anonymous:
@@ -99,14 +97,13 @@ class Admission:
     def _credential(self, request: WSUpgradeRequest) -> Credential | None:
         """The token that the request brings, found good as far as is known now. Raises TokenError."""
         headers = request.headers
-        token = brought_token(headers.getall("Cookie", ()), headers.getall("Authorization", ()))
-        if token is None:
+        tokens = brought_tokens(headers.getall("Cookie", ()), headers.getall("Authorization", ()))
+        if not tokens:
             return None
         if self._secret is None:
-            raise ForgedTokenError("this server knows no sessions: come without a token")
-        now = time.time()
-        credential = Credential(check_token(self._secret, token, now), token_expiry(token))
-        if self._sessions.standing(credential, now) is Standing.ENDED:
+            raise ForgedTokenError("This server knows no sessions: come without a token")
+        credential = _first_good(self._secret, tokens)
+        if self._sessions.standing(credential, time.time()) is Standing.ENDED:
             raise TokenError("The session has ended: log in again")
         return credential
 
@@ -149,3 +146,14 @@ class Admission:
                 Retry_After="10",
             )
         return None
+
+
+def _first_good(secret: bytes, tokens: list[str]) -> Credential:
+    """The credential of the first token that we signed and that has not expired. Raises TokenError."""
+    now = time.time()
+    for token in tokens:
+        try:
+            return Credential(check_token(secret, token, now), token_expiry(token))
+        except TokenError as error:
+            refused = error
+    raise refused
