@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 MINUTE_NS = 60_000_000_000
+DAY_NS = 1_440 * MINUTE_NS
 
 # A bar's resolution and its length in ns. Bars are aligned to UTC: every length divides a day.
 RESOLUTIONS: dict[str, int] = {
@@ -17,7 +18,7 @@ RESOLUTIONS: dict[str, int] = {
     "15m": 15 * MINUTE_NS,
     "1h": 60 * MINUTE_NS,
     "4h": 240 * MINUTE_NS,
-    "1d": 1_440 * MINUTE_NS,
+    "1d": DAY_NS,
 }
 
 
@@ -93,11 +94,34 @@ class Tick(NamedTuple):
     flags: int
 
 
-class Price(NamedTuple):
-    """The current price of a symbol. `price` is the last trade's; bid and ask are None where none is known.
+class PriceRow(Protocol):
+    """What a row of the server's table says of a symbol's price. Prices are 0 where none is known, times are unix ns;
+    `day` is the UTC day of `day_volume`, in days since 1970."""
 
-    `volume` is the base volume of the UTC day that `now` was in when it was read. `ts_event` is the last trade's
-    time, `ts_recv` when a trade or a quote last arrived, both unix ns.
+    @property
+    def price(self) -> float: ...
+    @property
+    def bid(self) -> float: ...
+    @property
+    def ask(self) -> float: ...
+    @property
+    def day(self) -> int: ...
+    @property
+    def day_volume(self) -> float: ...
+    @property
+    def ts_event(self) -> int: ...
+    @property
+    def ts_recv(self) -> int: ...
+    @property
+    def quote_ts_recv(self) -> int: ...
+
+
+class Price(NamedTuple):
+    """The current price of a symbol, as every reader is told it. `price` is the last trade's; bid and ask are None
+    where none is known.
+
+    `volume` is the base volume of the UTC day in which it was read, 0 where the last trade was on a day before.
+    `ts_event` is the last trade's time, `ts_recv` when a trade or a quote last arrived, both unix ns.
     """
 
     price: float
@@ -106,6 +130,22 @@ class Price(NamedTuple):
     volume: float
     ts_event: int
     ts_recv: int
+
+    @classmethod
+    def of_row(cls, row: PriceRow, now_ns: int) -> Self:
+        """Out of a row that has a price. `now_ns` decides which day it is, unless trades came of a later one."""
+        return cls(
+            row.price,
+            row.bid or None,
+            row.ask or None,
+            row.day_volume if row.day >= now_ns // DAY_NS else 0.0,
+            row.ts_event,
+            max(row.ts_recv, row.quote_ts_recv),
+        )
+
+    def at(self, now_ns: int) -> Self:
+        """The same, read at another time."""
+        return self if self.ts_event // DAY_NS >= now_ns // DAY_NS else self._replace(volume=0.0)
 
 
 class Bar(NamedTuple):
@@ -122,19 +162,6 @@ class Bar(NamedTuple):
     close: float
     volume: float
     trade_count: int
-
-
-class CurrentPrice(NamedTuple):
-    """A current price as it is told to other machines. Bid and ask are None where none is known.
-
-    `volume` is the base volume of the UTC day, as the table counts it; `timestamp` is the last trade's, unix ms.
-    """
-
-    price: float
-    bid: float | None
-    ask: float | None
-    volume: float
-    timestamp: int
 
 
 class Gap(NamedTuple):

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.api import ApiProcess
+from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import Up, ask_control, stream_ids, trade_and_drain
 from tests.e2e.test_recorder import check_all, opened_history
 from tests.redis_server import RedisServer
 from tradeback._fast.journal import durable_places
 from tradeback._fast.tablefile import TableReader
 from tradeback.config import load_config
-from tradeback.model import CurrentPrice
+from tradeback.model import DAY_NS, Price
 from tradeback.recorder.indicators import enigma_message
 from tradeback.recorder.sinks import journal_end
 from tradeback.store.base import Cache
@@ -25,6 +27,7 @@ from tradeback.store.cache_redis import open_cache
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 SAFETY = 60.0
+MS = 1_000_000
 PASSWORD = "swordfish"
 
 
@@ -60,28 +63,61 @@ def sink(folder: Path, name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def of_table(folder: Path) -> dict[str, CurrentPrice]:
+def of_table(folder: Path) -> dict[str, Price]:
     """What the table has, of each carried symbol."""
     reader = TableReader.open(str(folder / "sim" / "table"))
     found = {}
     for symbol, stream_id in stream_ids(folder).items():
         row = reader.read(stream_id) if symbol in SYMBOLS else None
         if row is not None and row.last_id is not None:
-            timestamp = row.ts_event // 1_000_000
-            found[symbol] = CurrentPrice(
-                row.price, row.bid or None, row.ask or None, row.day_volume, timestamp
+            found[symbol] = Price.of_row(row, time.time_ns())._replace(
+                ts_event=row.ts_event // MS * MS, ts_recv=row.ts_event // MS * MS
             )
     reader.close()
     return found
 
 
+@pytest.mark.timeout(120)
+def test_after_midnight_every_reader_is_told_the_volume_of_the_new_day(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    with FakeClock(tmp_path) as clock, opened_cache(redis_server) as cache:
+        more = {**environment(redis_server), **clock.environment}
+        with (
+            Up(tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=more) as up,
+            ApiProcess(tmp_path, **clock.environment) as api,
+        ):
+            up.await_subscribed(len(SYMBOLS))
+            trade_and_drain(up.rest, 3_000)
+            up.await_stored(repaired=True)
+
+            def of_rest() -> dict[str, float]:
+                return {symbol: api.get(f"/api/v1/symbols/{symbol}/price")["volume"] for symbol in SYMBOLS}
+
+            def of_cache() -> dict[str, float]:
+                return {symbol: price.volume for symbol, price in cache.prices(SYMBOLS).items()}
+
+            await_true("the cache has what REST has", lambda: of_cache() == of_rest())
+            assert min(of_rest().values()) > 0.0
+            clock.jump(86_400)
+            assert of_rest() == dict.fromkeys(SYMBOLS, 0.0)
+            await_true("the cache says so too", lambda: of_cache() == of_rest())
+            day = max(row.ts_event for row in cache.prices(SYMBOLS).values()) // DAY_NS
+            trade_and_drain(up.rest, 3_000)
+            await_true(
+                "the new day counts", lambda: of_cache() == of_rest() and min(of_rest().values()) > 0.0
+            )
+            assert {price.ts_event // DAY_NS for price in cache.prices(SYMBOLS).values()} == {day + 1}
+            assert up.stop() == 0
+
+
 def check_exchange(cache: Cache, up: Up) -> None:
-    """Price and time of the last trade are the exchange's own. It tells no quotes over REST, and the table's volume
-    of the day begins with the server: those are compared with the table's."""
+    """Price and time of the last trade are the exchange's own. It tells no quotes over REST: those are
+    compared with the table's."""
     for symbol, price in cache.prices(SYMBOLS).items():
         last = up.ledger(symbol)["last_id"]
         (trade,) = up.sim("/api/v3/historicalTrades", symbol=symbol, fromId=last, limit=1)
-        assert (price.price, price.timestamp) == (float(trade["price"]), trade["time"])
+        assert (price.price, price.ts_event) == (float(trade["price"]), trade["time"] * MS)
 
 
 def cached(folder: Path, cache: Cache) -> bool:
@@ -109,10 +145,10 @@ def test_the_cache_has_what_the_exchange_and_the_stores_have(
         assert {update.symbol: update.price for update in updates} == prices
         # Conflated: far fewer than messages; and none tells what the one before it of the same symbol told.
         assert len(SYMBOLS) <= len(updates) < 6_000
-        told: dict[str, CurrentPrice] = {}
+        told: dict[str, Price] = {}
         for update in updates:
             assert told.get(update.symbol) != update.price
-            assert told.get(update.symbol, update.price).timestamp <= update.price.timestamp
+            assert told.get(update.symbol, update.price).ts_event <= update.price.ts_event
             told[update.symbol] = update.price
         assert up.stop() == 0
         # The Enigma sink publishes at its end, and the cache takes it.
@@ -144,9 +180,9 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
     def goes_on(cache: Cache) -> None:
         """It is written to again; each symbol is there, and new ones come."""
         await_true("prices are there", lambda: len(cache.prices(SYMBOLS)) == len(SYMBOLS))
-        last = max(price.timestamp for price in cache.prices(SYMBOLS).values())
+        last = max(price.ts_event for price in cache.prices(SYMBOLS).values())
         await_true(
-            "newer prices come", lambda: max(p.timestamp for p in cache.prices(SYMBOLS).values()) > last
+            "newer prices come", lambda: max(p.ts_event for p in cache.prices(SYMBOLS).values()) > last
         )
         await_true("no error is left", lambda: sink(tmp_path, "cache")["error"] == "")
 

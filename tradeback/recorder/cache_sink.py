@@ -14,8 +14,7 @@ from pathlib import Path
 
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record, drop_cursor, durable_places
 from tradeback._fast.stats import Stats
-from tradeback._fast.tablefile import TableRow
-from tradeback.model import CurrentPrice, EnigmaLevel, Symbol
+from tradeback.model import EnigmaLevel, Price, Symbol
 from tradeback.recorder.indicators import enigma_message
 from tradeback.recorder.sinks import JOURNALS, Sink
 from tradeback.recorder.symbols import SymbolBook
@@ -52,8 +51,7 @@ class CacheSink(Sink):
         self._write_all_every = price_ttl / WRITES_A_TTL
         self._table = TableRows(folder)
         self._traded: set[int] = set()
-        self._written: dict[int, CurrentPrice] = {}
-        self._day = 0
+        self._written: dict[int, Price] = {}
         self._quotes_due = 0.0
         self._all_due = 0.0
         self._lock = threading.Lock()
@@ -130,7 +128,7 @@ class CacheSink(Sink):
         self._all_due = now + self._write_all_every
         self._quotes_due = now + self._quote_window
 
-    def _write_news(self, names: dict[int, str], prices: dict[int, CurrentPrice]) -> None:
+    def _write_news(self, names: dict[int, str], prices: dict[int, Price]) -> None:
         written = self._written
         news = {stream_id: price for stream_id, price in prices.items() if written.get(stream_id) != price}
         if news:
@@ -149,23 +147,17 @@ class CacheSink(Sink):
             )
             self._stats.increase("levels_cached", len(levels))
 
-    def _rows(self, symbols: Iterable[Symbol]) -> tuple[dict[int, str], dict[int, CurrentPrice]]:
+    def _rows(self, symbols: Iterable[Symbol]) -> tuple[dict[int, str], dict[int, Price]]:
         """Names and prices by stream id, of those symbols that have a price; none before there is a table."""
         names: dict[int, str] = {}
-        rows: dict[int, TableRow] = {}
+        prices: dict[int, Price] = {}
+        now_ns = time.time_ns()
         if not self._table.open():
             return {}, {}
         for symbol in symbols:
             row = self._table.read(symbol.stream_id)
             if row is not None:
                 names[symbol.stream_id] = symbol.name
-                rows[symbol.stream_id] = row
-                self._day = max(self._day, row.day)
-        return names, {stream_id: current_price(row, self._day) for stream_id, row in rows.items()}
-
-
-def current_price(row: TableRow, day: int) -> CurrentPrice:
-    """The price of a row that has one. `day`, days since 1970: the newest on which anything was traded, so that the
-    volume of a symbol that was not traded on it is 0, whatever the clock of this machine says."""
-    volume = row.day_volume if row.day == day else 0.0
-    return CurrentPrice(row.price, row.bid or None, row.ask or None, volume, row.ts_event // 1_000_000)
+                # When a quote last came is not told: by itself that is no news.
+                prices[symbol.stream_id] = Price.of_row(row, now_ns)._replace(ts_recv=row.ts_event)
+        return names, prices

@@ -33,14 +33,13 @@ from tradeback._fast.tablefile import TableRow
 from tradeback.control import ControlClient
 from tradeback.errors import ControlError, ControlRefusedError, ExchangeError
 from tradeback.exchange.rest import ExchangeRest, RefusedError
-from tradeback.model import MINUTE_NS, Symbol, Tick
+from tradeback.model import DAY_NS, MINUTE_NS, Symbol, Tick
 from tradeback.recorder.table_rows import TableRows
 from tradeback.store.base import History
 
 log = structlog.get_logger(__name__)
 
 HOUR_NS = 60 * MINUTE_NS
-DAY_NS = 24 * HOUR_NS
 MS_NS = 1_000_000
 SETTLED_NS = 5 * 10**9  # after the end of a minute its kline is final
 FLAG_SPARSE = FLAGS["sparse"]

@@ -11,7 +11,6 @@ from tradeback.model import (
     EVERY_SYMBOL,
     Account,
     Bar,
-    CurrentPrice,
     EnigmaLevel,
     Gap,
     Price,
@@ -365,7 +364,7 @@ class Update(NamedTuple):
 
     place: str
     symbol: str
-    price: CurrentPrice
+    price: Price
 
 
 class Cache(Protocol):
@@ -379,12 +378,14 @@ class Cache(Protocol):
     been written then, and the same call may be made again.
     """
 
-    def write_prices(self, prices: Mapping[str, CurrentPrice], *, announce: bool = True) -> None:
-        """Write current prices, which expire by themselves. `announce`: they also go to the stream of updates."""
+    def write_prices(self, prices: Mapping[str, Price], *, announce: bool = True) -> None:
+        """Write current prices, which expire by themselves. `announce`: they also go to the stream of updates.
+
+        Of the times a cache keeps `ts_event` alone, in ms."""
         ...
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, CurrentPrice]:
-        """The prices that are there, of these symbols."""
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        """The prices that are there, of these symbols, as they were written: `Price.at` brings one up to the day."""
         ...
 
     def updates(self, after: str = "0", limit: int = 1000) -> list[Update]:

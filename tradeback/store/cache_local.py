@@ -11,7 +11,6 @@ from tradeback.errors import ConfigError
 from tradeback.model import Price
 
 TABLE_FILE = "table"
-DAY_NS = 86_400_000_000_000
 
 
 class LocalPrices:
@@ -27,17 +26,7 @@ class LocalPrices:
     def price(self, stream_id: int, now_ns: int) -> Price | None:
         with self._lock:
             row = self._reader.read(stream_id)
-        if row is None or row.last_id is None:
-            return None
-        today = row.day == now_ns // DAY_NS
-        return Price(
-            row.price,
-            row.bid or None,
-            row.ask or None,
-            row.day_volume if today else 0.0,
-            row.ts_event,
-            max(row.ts_recv, row.quote_ts_recv),
-        )
+        return Price.of_row(row, now_ns) if row is not None and row.last_id is not None else None
 
     def close(self) -> None:
         with self._lock:

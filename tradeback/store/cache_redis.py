@@ -23,11 +23,12 @@ from redis.retry import Retry
 
 from tradeback.config import Config, RedisConfig
 from tradeback.errors import CacheError
-from tradeback.model import RESOLUTIONS, Bar, CurrentPrice
+from tradeback.model import RESOLUTIONS, Bar, Price
 from tradeback.store.base import Cache, CachedBars, Update
 
 STREAM = "updates:prices"
 SYMBOLS_A_TRIP = 1_000
+MS_NS = 1_000_000
 
 
 def open_cache(config: Config) -> Cache | None:
@@ -64,11 +65,11 @@ class RedisCache:
         self._pool = connection_pool(config)
         self._redis = redis.Redis(connection_pool=self._pool)
 
-    def write_prices(self, prices: Mapping[str, CurrentPrice], *, announce: bool = True) -> None:
+    def write_prices(self, prices: Mapping[str, Price], *, announce: bool = True) -> None:
         for symbols in _parts(prices):
             pipeline = self._redis.pipeline(transaction=False)
             for symbol in symbols:
-                text = orjson.dumps(prices[symbol]._asdict())
+                text = orjson.dumps(_told(prices[symbol]))
                 pipeline.set(f"price:{symbol}", text, px=self._price_ttl_ms)
                 if announce:
                     fields: dict[Any, Any] = {"symbol": symbol, "price": text}
@@ -76,8 +77,8 @@ class RedisCache:
             with self._errors("write prices to"):
                 pipeline.execute()
 
-    def prices(self, symbols: Sequence[str]) -> dict[str, CurrentPrice]:
-        found: dict[str, CurrentPrice] = {}
+    def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
+        found: dict[str, Price] = {}
         for part in _parts(symbols):
             keys = [f"price:{symbol}" for symbol in part]
             with self._errors("read prices from"):
@@ -153,8 +154,21 @@ class RedisCache:
         return CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
 
 
-def _price(text: bytes) -> CurrentPrice:
-    return CurrentPrice(**orjson.loads(text))
+def _told(price: Price) -> dict[str, Any]:
+    """A price as the keys and the stream have it."""
+    return {
+        "price": price.price,
+        "bid": price.bid,
+        "ask": price.ask,
+        "volume": price.volume,
+        "timestamp": price.ts_event // MS_NS,
+    }
+
+
+def _price(text: bytes) -> Price:
+    told = orjson.loads(text)
+    time_ns = told["timestamp"] * MS_NS
+    return Price(told["price"], told["bid"], told["ask"], told["volume"], time_ns, time_ns)
 
 
 def _bars_key(symbol: str, resolution: str) -> str:
