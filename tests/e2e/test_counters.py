@@ -38,7 +38,7 @@ ELSEWHERE = {
     "session_closes": "test_client_sessions",
     "symbols_forbidden": "test_client_sessions",
     "watchlist_changes": "test_client_sessions",
-    "session_updates": "test_client_sessions",
+    "session_updates": "test_sessions",
     "feed_pauses": "test_flood",
     "feed_dropped": "test_flood",
 }

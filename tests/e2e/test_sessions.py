@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.hubs import BINARY, TEXT, RawClient, request, run
 from tests.e2e.logins import Logins, bearer, cookie
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, stream_ids
+from tradeback.store.stats import read_stats
 from tradeback.tokens import new_token
 
 UNAUTHORIZED = 401, "unauthorized"
@@ -415,6 +416,9 @@ def test_sessions_outlive_a_restart_of_server_and_recorder(restarted: Running) -
         await up.announced(client, "auto_subscribe", "SOLUSDT")
         assert await up.refusal(cookie(ended)) == UNAUTHORIZED
         await client.leave()
+        counted = read_stats(up.folder / "sim" / "stats" / "server").values
+        assert counted["session_updates"].value >= 2
+        assert counted["sessions"].value == 2
         # A new server knows nobody until the recorder has told it, and lets wait whoever comes before that.
         await asyncio.to_thread(up.restart_server)
         client = await up.client(token)
