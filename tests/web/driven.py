@@ -1,4 +1,4 @@
-"""client.js in a Node of its own, driven from here."""
+"""Scripts of the page in a Node of their own, driven from here."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, Self
 from tests.web.node import HERE, PATIENCE_S, node_command
 
 
-class DrivenClient:
-    """`driven.mjs`: commands in, events out."""
+class Driven:
+    """A script that takes commands and tells events, both as JSON lines."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, script: str, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [*node_command(), str(HERE / "driven.mjs"), url],
+            [*node_command(), str(HERE / script), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -44,16 +44,15 @@ class DrivenClient:
         while True:
             happened = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
             if happened is None:
-                raise AssertionError(f"the client ended with {self.process.wait()} before {event} {fields}")
+                raise AssertionError(f"the script ended with {self.process.wait()} before {event} {fields}")
             told = happened["told"]
             if happened["event"] == event and all(told[name] == value for name, value in fields.items()):
                 return told
 
-    def report(self) -> dict[str, Any]:
-        """Sums of volumes and latest prices by symbol, and the statistics."""
-        self.do("report")
-        told: dict[str, Any] = self.await_event("report")
-        return told
+    def ask(self, what: str) -> Any:
+        """Do it, and wait until it says so."""
+        self.do(what)
+        return self.await_event(what)
 
     def stop(self) -> int:
         """Have it close, and return the exit code of its process, which nothing may keep alive."""

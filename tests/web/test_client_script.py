@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.running import ServerProcess, SimProcess, trade_and_drain
-from tests.web.driven import DrivenClient
+from tests.web.driven import Driven
 from tests.web.node import PATIENCE_S
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -28,12 +28,12 @@ def server_on(folder: Path, sim: SimProcess, port: int = 0) -> ServerProcess:
     return server
 
 
-def await_sums(client: DrivenClient, sim: SimProcess) -> None:
+def await_sums(client: Driven, sim: SimProcess) -> None:
     """Wait until the volumes that the client added up are all that was traded."""
     ledger = {symbol: Decimal(sim.get("/sim/ledger", symbol=symbol)["sum"]) for symbol in SYMBOLS}
     deadline = time.monotonic() + PATIENCE_S
     while True:
-        sums = client.report()["sums"]
+        sums = client.ask("report")["sums"]
         told = {symbol: Decimal(sums.get(symbol, 0)).quantize(ledger[symbol]) for symbol in SYMBOLS}
         if told == ledger:
             return
@@ -41,21 +41,21 @@ def await_sums(client: DrivenClient, sim: SimProcess) -> None:
 
 
 def test_volumes_add_up_to_what_was_traded(tmp_path: Path, sim: SimProcess) -> None:
-    with server_on(tmp_path, sim) as server, DrivenClient(server.websocket) as client:
+    with server_on(tmp_path, sim) as server, Driven("updates.mjs", server.websocket) as client:
         client.do("subscribe", symbols=[*SYMBOLS, "NOPE"])
         client.do("connect")
         assert [pair["symbol"] for pair in client.await_event("subscribed")] == SYMBOLS
         assert client.await_event("error")["symbols"] == ["NOPE"]
         trade_and_drain(sim.rest_endpoint, 3_000)
         await_sums(client, sim)
-        report = client.report()
+        report = client.ask("report")
         assert (report["faults"], report["connections"]) == (0, 1)
         assert report["updates"] > 0
         assert client.stop() == 0
 
 
 def test_killed_and_stopped_servers_are_found_again(tmp_path: Path, sim: SimProcess) -> None:
-    with server_on(tmp_path, sim) as server, DrivenClient(server.websocket) as client:
+    with server_on(tmp_path, sim) as server, Driven("updates.mjs", server.websocket) as client:
         port = server.ws_port
         client.do("subscribe", symbols=SYMBOLS)
         client.do("connect")
@@ -74,5 +74,5 @@ def test_killed_and_stopped_servers_are_found_again(tmp_path: Path, sim: SimProc
             client.await_event("subscribed")
             trade_and_drain(sim.rest_endpoint, 500)
             await_sums(client, sim)
-        assert client.report()["connections"] == 3
+        assert client.ask("report")["connections"] == 3
         assert client.stop() == 0

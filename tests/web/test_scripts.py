@@ -14,7 +14,9 @@ from tradeback.errors import CLOSE_REASONS
 SOURCES = CHECKOUT / "tradeback" / "web" / "src"
 
 
-@pytest.mark.parametrize("file", ["decoding.test.mjs", "client.test.mjs", "lifetimes.test.mjs"])
+@pytest.mark.parametrize(
+    "file", ["decoding.test.mjs", "client.test.mjs", "lifetimes.test.mjs", "livebars.test.mjs"]
+)
 def test_in_node(file: str) -> None:
     run_tests(file)
 

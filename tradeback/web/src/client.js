@@ -162,6 +162,11 @@ export class Client {
     return [...this.#wanted.keys()];
   }
 
+  /** Whether the server told that updates of it come by this connection. @param {string} symbol */
+  carries(symbol) {
+    return this.#names.includes(symbol);
+  }
+
   /**
    * Call `listener` at each event of that name. @returns {() => void} ends it
    *

@@ -1,5 +1,5 @@
 /**
- * A client for a test in another language: `node driven.mjs URL`. Commands come as JSON lines, {"do", "symbols"?}:
+ * A client for a test in another language: `node updates.mjs URL`. Commands come as JSON lines, {"do", "symbols"?}:
  * subscribe, unsubscribe, connect, retry, close, report. What happens goes out as JSON lines, {"event", "told"}.
  */
 

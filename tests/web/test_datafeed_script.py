@@ -1,0 +1,94 @@
+"""datafeed.js under what the charting library asks of it, on real servers, over a midnight at which every bar ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.api import ApiProcess
+from tests.e2e.fake_clock import FakeClock
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
+from tests.web.driven import Driven
+from tests.web.node import PATIENCE_S
+
+SYMBOL = "BTCUSDT"
+NAMES = {"1": "1m", "5": "5m", "15": "15m", "60": "1h", "240": "4h", "1D": "1d"}
+DAY_S = 86400
+LOADED_S = 60.0  # before midnight, while everything starts
+WATCHED_S = 4.0  # before midnight, with the charts open
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
+    """The clock of all processes that are started: shortly before midnight."""
+    with FakeClock(tmp_path) as clock:
+        for name, value in clock.environment.items():
+            monkeypatch.setenv(name, value)
+        clock.jump(before_midnight(LOADED_S))
+        yield clock
+
+
+def before_midnight(seconds: float) -> float:
+    """How far ahead a clock is that is so long before the next midnight."""
+    now = time.time()
+    return (now // DAY_S + 1) * DAY_S - seconds - now
+
+
+def differing(api: ApiProcess, charts: dict[str, Any]) -> dict[str, Any]:
+    """What the charts show otherwise than REST, by resolution: the bar shown, and REST's."""
+    found: dict[str, Any] = {}
+    for resolution, chart in charts.items():
+        shown = [{**bar, "time": bar["time"] // 1000} for bar in chart["bars"]]
+        asked = f"resolution={NAMES[resolution]}&from={shown[0]['time']}"
+        stored = api.get(f"/api/v1/symbols/{SYMBOL}/bars?{asked}")["bars"]
+        if shown != stored:
+            pairs = zip(shown, stored, strict=False)
+            found[resolution] = (len(shown), len(stored), [pair for pair in pairs if pair[0] != pair[1]][:2])
+    return found
+
+
+def await_equal(api: ApiProcess, feed: Driven) -> dict[str, Any]:
+    """Wait until every chart shows REST's bars, the one in progress included; returns the charts."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        report = feed.ask("report")
+        charts: dict[str, Any] = report["charts"]
+        found = differing(api, charts)
+        if not found:
+            return charts
+        assert time.monotonic() < deadline, f"{found}, failures {report['failures']}"
+        time.sleep(0.2)
+
+
+def test_live_bars_are_those_of_rest(tmp_path: Path, clock: FakeClock) -> None:
+    symbols = {"EXCHANGE_SYMBOLS": SYMBOL}
+    with (
+        SimProcess("--symbols", "5", "--rate", "300") as sim,
+        ServerProcess(tmp_path, sim, **symbols) as server,
+        RecorderProcess(tmp_path, sim) as recorder,
+        ApiProcess(tmp_path, WS_PORT=str(server.ws_port)) as api,
+        Driven("charts.mjs", f"{api.address}/api/v1", SYMBOL) as feed,
+    ):
+        server.await_subscribed(1)
+        recorder.control(type="status")
+        clock.jump(before_midnight(WATCHED_S))
+        assert feed.ask("open") == list(NAMES)
+        deadline = time.monotonic() + PATIENCE_S
+        while not all(
+            chart["bars"][-1]["time"] % (1000 * DAY_S) == 0 for chart in feed.ask("report")["charts"].values()
+        ):
+            assert time.monotonic() < deadline, feed.ask("report")
+            time.sleep(0.1)
+        feed.ask("older")
+        sim.pause_and_drain()
+        recorder.await_stored()
+        charts = await_equal(api, feed)
+        assert all(chart["ticks"] > 10 for chart in charts.values()), charts
+        # Over midnight nothing had to be loaded again.
+        assert {chart["resets"] for chart in charts.values()} == {0}
+        assert feed.ask("end") == {}
+        assert feed.stop() == 0
