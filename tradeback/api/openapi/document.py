@@ -9,6 +9,7 @@ from tradeback.api.answers import UDF_PREFIXES
 from tradeback.api.limits import group_of
 from tradeback.api.openapi import accounts, market, tradingview
 from tradeback.api.openapi.parts import (
+    BEFORE_ALL,
     BEFORE_THE_ROUTE,
     COUNTED,
     HEADERS,
@@ -69,6 +70,7 @@ def _complete(path: str, methods: dict[str, Any]) -> dict[str, Any]:
                 str(status): answer(MEANINGS[status], {JSON: _error(path)})
                 for status in (*BEFORE_THE_ROUTE, 500)
             },
+            **{str(status): told for status, told in BEFORE_ALL.items()},
         },
     }
     if "get" in whole:
@@ -93,7 +95,7 @@ def _limit(operation: dict[str, Any], error: dict[str, Any]) -> None:
     answers = operation["responses"]
     answers["429"] = answer(MEANINGS[429], {JSON: error}, "Retry-After")
     for status, told in answers.items():
-        if int(status) not in BEFORE_THE_ROUTE:
+        if int(status) not in (*BEFORE_THE_ROUTE, *BEFORE_ALL):
             told["headers"] |= {name: {"$ref": f"#/components/headers/{name}"} for name in COUNTED}
     operation["responses"] = dict(sorted(answers.items()))
 

@@ -8,6 +8,7 @@ from tradeback.api.bars import DEFAULT_BARS, MAX_BARS
 from tradeback.api.openapi.parts import (
     COUNT,
     FLAG,
+    GIVEN_TEXT,
     HTML,
     INTEGER,
     MAYBE,
@@ -164,9 +165,7 @@ PATHS: dict[str, dict[str, Any]] = {
             "The active symbols; `q` searches",
             reference("Symbol[]"),
             (400, 503),
-            parameters=(
-                query("q", {"type": "string", "maxLength": MAX_QUERY}, "What to search", example="btc"),
-            ),
+            parameters=(query("q", {**GIVEN_TEXT, "maxLength": MAX_QUERY}, "What to search", example="btc"),),
             headers=("ETag", "X-Total-Count"),
         )
     },

@@ -9,6 +9,7 @@ MAYBE: dict[str, Any] = {"type": ["number", "null"]}
 INTEGER: dict[str, Any] = {"type": "integer"}
 COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 TEXT: dict[str, Any] = {"type": "string"}
+GIVEN_TEXT: dict[str, Any] = {"type": "string", "pattern": r"^[^\u0000]*$"}
 FLAG: dict[str, Any] = {"type": "boolean"}
 UNIX_SECONDS: dict[str, Any] = {"type": "integer", "description": "unix seconds", "examples": [1_700_000_000]}
 UNIX_MS: dict[str, Any] = {"type": "integer", "description": "unix milliseconds"}
@@ -16,8 +17,13 @@ UNIX_MS: dict[str, Any] = {"type": "integer", "description": "unix milliseconds"
 JSON = "application/json"
 PLAIN = "text/plain"
 HTML = "text/html"
-# Asked before there is a route, so before anything is counted.
+# Answered before there is a route, so before anything is counted.
 BEFORE_THE_ROUTE = (411, 413)
+# Answered before there is a request.
+BEFORE_ALL = {
+    414: {"description": "The path with its parameters is longer than 4,000 bytes or so"},
+    431: {"description": "There are more than 50 headers, or one is longer than 8,000 bytes or so"},
+}
 
 MEANINGS = {
     400: "A parameter or a field cannot be; `parameter` names it",
@@ -146,13 +152,14 @@ def operation(
     Where its answer has an ETag it may also say 304. `body` is the schema of its body, `error` that of its errors.
     """
     content = None if schema is None else {kind: schema}
-    answers = {}
+    answers: dict[int, dict[str, Any]] = {}
     if status not in errors:
         answers[status] = answer("The answer", content, *headers)
     if "ETag" in headers:
         answers[304] = answer("Not changed: the client has the same", None, "ETag")
     for refused in (*errors, *BEFORE_THE_ROUTE, 500):
         answers[refused] = answer(MEANINGS[refused], {JSON: reference(error)}, *OF_STATUS.get(refused, ()))
+    answers |= BEFORE_ALL
     told: dict[str, Any] = {
         "summary": summary,
         "parameters": list(parameters),

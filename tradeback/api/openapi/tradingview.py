@@ -6,6 +6,7 @@ from typing import Any
 
 from tradeback.api.openapi.parts import (
     FLAG,
+    GIVEN_TEXT,
     INTEGER,
     MAYBE,
     NUMBER,
@@ -105,10 +106,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
 }
 
+NAMES = {"type": "string", "pattern": r"^[^\u0000]*[^,\u0000][^\u0000]*$"}
 ANY_TIME = {"type": "integer", "minimum": -FAR, "maximum": FAR}
 SYMBOL = query(
     "symbol",
-    TEXT,
+    {**GIVEN_TEXT, "minLength": 1},
     "The symbol's name, an exchange and a colon before it or not",
     example="BTCUSDT",
     required=True,
@@ -136,9 +138,9 @@ PATHS: dict[str, dict[str, Any]] = {
         reference("UdfFound[]"),
         (400, 503),
         parameters=(
-            query("query", TEXT, "What to search; all where it is empty", example="BTC"),
-            query("type", TEXT, "Empty or crypto, else nothing is found", example="crypto"),
-            query("exchange", TEXT, "Empty or the exchange, else nothing is found"),
+            query("query", GIVEN_TEXT, "What to search; all where it is empty", example="BTC"),
+            query("type", GIVEN_TEXT, "Empty or crypto, else nothing is found", example="crypto"),
+            query("exchange", GIVEN_TEXT, "Empty or the exchange, else nothing is found"),
             query("limit", {"type": "integer", "minimum": 1, "maximum": FAR}, "This many", example=30),
         ),
     ),
@@ -163,7 +165,15 @@ PATHS: dict[str, dict[str, Any]] = {
         "Quotes of several symbols",
         reference("UdfQuotes"),
         (400, 503),
-        parameters=(query("symbols", TEXT, "Their names, commas between", example="BTCUSDT", required=True),),
+        parameters=(
+            query(
+                "symbols",
+                NAMES,
+                "Their names, commas between",
+                example="BTCUSDT",
+                required=True,
+            ),
+        ),
     ),
     "marks": _get(
         "Where trades are missing",
