@@ -1,52 +1,22 @@
-"""How gunicorn runs the application: one process that answers, with threads, and a limit of time for each request.
+"""How gunicorn runs the application: one process that answers, with threads; several where Redis counts for all.
 
-One, because limits of rates are counted in its memory. gunicorn's own control socket is off: nothing needs it.
+Its own control socket is off: nothing needs it. It believes no proxy itself, for the application knows which to trust.
 """
 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
-from gunicorn.workers.gthread import _DEFER, ThreadWorker
+
+from tradeback.api.worker import BoundedWorker
 
 THREADS = 8
 CONNECTIONS = 1_000
 KEEP_ALIVE_S = 15
 GRACE_S = 10
-FIRST_BYTES_S = 0.05
-
-
-class BoundedWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threads, but that no client keeps one: a connection that sends nothing waits without a thread, and
-    one whose request is not through after `request_seconds` is cut off."""
-
-    def init_process(self) -> None:
-        self._deadlines: dict[Any, float] = {}
-        super().init_process()
-
-    def handle(self, conn: Any) -> Any:
-        if not (conn.initialized or conn.data_ready or conn.wait_for_data(FIRST_BYTES_S)):
-            return _DEFER
-        self._deadlines[conn] = time.monotonic() + self.app.request_seconds
-        try:
-            return super().handle(conn)
-        finally:
-            del self._deadlines[conn]
-
-    def murder_pending(self) -> None:
-        # The worker's main thread comes here at least once a second.
-        super().murder_pending()
-        now = time.monotonic()
-        for conn, deadline in list(self._deadlines.items()):
-            if now > deadline:
-                try:
-                    conn.sock.shutdown(socket.SHUT_RDWR)
-                except OSError as error:
-                    self.log.debug("a late connection was gone already: %s", error)
 
 
 class Gunicorn(BaseApplication):  # type: ignore[misc]
@@ -84,6 +54,8 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": GRACE_S,
             "timeout": 60,
             "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
             "loglevel": "warning",
             "proc_name": "tradeback api",
             "limit_request_line": 4094,

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 import structlog
-from falcon import HTTPError, Request, Response
+from falcon import HTTPError, Request
 from limits import parse
 from limits.errors import StorageError
 
 from tradeback.api.answers import Refused
+from tradeback.api.middleware import Answer
 from tradeback.config import LimitsConfig
 
 ADDRESS_SHARES = 10
@@ -145,7 +146,7 @@ class Limits:
         self._groups = {name: _limit(name, getattr(config, name)) for name in LimitsConfig.model_fields}
         self._routes: dict[str, Limit | None] = {}
 
-    def process_resource(self, request: Request, response: Response, resource: object, params: Any) -> None:
+    def process_resource(self, request: Request, response: Answer, resource: object, params: Any) -> None:
         template = request.uri_template or ""
         try:
             limit = self._routes[template]
@@ -155,37 +156,45 @@ class Limits:
         if limit is not None:
             self._count(limit, request, response)
 
-    def count_unknown(self, request: Request, response: Response, error: HTTPError, params: Any) -> None:
+    def count_unknown(self, request: Request, response: Answer, error: HTTPError, params: Any) -> None:
         """An error handler: what is asked at paths that do not exist counts as well."""
         limit = self._groups["page"]
         if limit is not None:
             self._count(limit, request, response)
         raise error
 
-    def _count(self, limit: Limit, request: Request, response: Response) -> None:
+    def _count(self, limit: Limit, request: Request, response: Answer) -> None:
         address = _network(self._address(request))
-        session = None if limit.name == "auth" else self._session(request)
+        told = request.env
+        session = None
+        # Most requests bring nothing that could name a session, and need not be looked through for it.
+        if ("HTTP_AUTHORIZATION" in told or "HTTP_COOKIE" in told) and limit.name != "auth":
+            session = self._session(request)
         if session is None:
             self._take(limit, limit.amount, f"{limit.name}/{address}", response)
         else:
             self._take(limit, limit.amount * ADDRESS_SHARES, f"{limit.name}/all/{address}", response)
             self._take(limit, limit.amount, f"{limit.name}/session/{session.hex()}", response)
 
-    def _take(self, limit: Limit, amount: int, key: str, response: Response) -> None:
+    def _take(self, limit: Limit, amount: int, key: str, response: Answer) -> None:
         seconds = limit.seconds
-        window, passed = divmod(time.time() + crc32(key.encode()) % seconds, seconds)
-        reset = seconds - int(passed)
-        count = self._counts.incr(f"{key}/{window:.0f}", seconds)
-        response.set_header("RateLimit-Limit", str(amount))
-        response.set_header("RateLimit-Remaining", str(amount - count if count < amount else 0))
-        response.set_header("RateLimit-Reset", str(reset))
+        window, passed = divmod(int(time.time()) + crc32(key.encode()), seconds)
+        reset = seconds - passed
+        count = self._counts.incr(f"{key}/{window}", seconds)
+        headers = {
+            "ratelimit-limit": str(amount),
+            "ratelimit-remaining": str(amount - count if count < amount else 0),
+            "ratelimit-reset": str(reset),
+        }
         if count > amount:
+            headers["retry-after"] = str(reset)
             raise Refused(
                 429,
                 "too_many_requests",
                 f"Of this kind {limit.text} requests are answered; ask again in {reset} s.",
-                headers={"Retry-After": str(reset)},
+                headers=headers,
             )
+        response.tell(headers)
 
 
 def _limit(name: str, text: str) -> Limit | None:

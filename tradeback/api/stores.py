@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from tradeback.errors import DataFolderError, StoreError, TradebackError
@@ -56,15 +57,12 @@ class Store(Generic[Kind]):
         self._look_again = look_again
         self._look_at = 0.0
 
-    @contextmanager
-    def use(self) -> Iterator[Kind]:
+    def use(self) -> AbstractContextManager[Kind]:
         """The store, for as long as the block lasts. StoreError within it becomes `Unavailable`."""
-        try:
-            yield self._current()
-        except StoreError as error:
-            raise Unavailable(self.name, str(error)) from error
+        return _Use(self)
 
-    def _current(self) -> Kind:
+    def current(self) -> Kind:
+        """The store as it stands now. StoreError where there is none."""
         opened = self._opened
         if self._look_again and opened is not None and time.monotonic() < self._look_at:
             return opened
@@ -93,6 +91,27 @@ class Store(Generic[Kind]):
             if self._opened is not None:
                 self._opened.close()
             self._opened = None
+
+
+class _Use(Generic[Kind]):
+    """One use of a store. A class, for a generator would cost as much as reading a price."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store[Kind]) -> None:
+        self._store = store
+
+    def __enter__(self) -> Kind:
+        try:
+            return self._store.current()
+        except StoreError as error:
+            raise Unavailable(self._store.name, str(error)) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, StoreError):
+            raise Unavailable(self._store.name, str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
