@@ -165,6 +165,13 @@ def test_origins_of_cors_hold_for_websockets_that_have_none_of_their_own() -> No
         ({"WS_PING_TIMEOUT": "30s"}, "websocket.ping_timeout is 30s and websocket.ping_interval 30s"),
         ({"JOURNAL_RETENTION_BYTES": "64MiB"}, "journal.retention_bytes is 64MiB: it must hold two segments"),
         ({"SERVER_CORS_ALLOWED_ORIGINS": "*"}, "server.cors.allowed_origins is * while"),
+        ({"SESSION_RENEWAL": "7d"}, "session.renewal is 7d and session.idle 7d: the first must be shorter"),
+        ({"SESSION_IDLE": "4000d"}, "session.idle is 4000d: give 1s to 3650d"),
+        ({"SESSION_LIFETIME": "500ms"}, "session.lifetime is 500ms: give 1s to 3650d"),
+        (
+            {"SERVER_TRUSTED_PROXIES": "10.0.0.1/8"},
+            "SERVER_TRUSTED_PROXIES is '10.0.0.1/8': it must be a list of addresses and networks",
+        ),
         ({"WS_ALLOWED_ORIGINS": "*"}, "websocket.allowed_origins is * while"),
         ({"CONFIG_PATH": "/nowhere.yaml"}, "The configuration file /nowhere.yaml cannot be read"),
     ],

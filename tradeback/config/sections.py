@@ -34,6 +34,8 @@ from tradeback.config.values import (
 )
 from tradeback.errors import ConfigError
 
+LONGEST_SESSION = 3650 * 86_400.0  # seconds; a database's TIMESTAMP has an end
+
 
 class Section(BaseModel):
     """A part of the configuration. `env_prefix` begins the names of its variables."""
@@ -163,6 +165,11 @@ class SessionConfig(Section):
 
     @model_validator(mode="after")
     def _noted_before_it_ends(self) -> Self:
+        for name, seconds in (("lifetime", self.lifetime), ("idle", self.idle)):
+            if not 1 <= seconds <= LONGEST_SESSION:
+                raise ConfigError(
+                    f"session.{name} is {format_duration(seconds)}: give 1s to {format_duration(LONGEST_SESSION)}"
+                )
         if self.renewal >= self.idle:
             raise ConfigError(
                 f"session.renewal is {format_duration(self.renewal)} and session.idle {format_duration(self.idle)}: "
