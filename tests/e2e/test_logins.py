@@ -476,6 +476,18 @@ def test_idle_sessions_end_and_used_ones_are_renewed(tmp_path: Path) -> None:
         assert there.ask("auth/logout", used, "POST").status == 401
 
 
+def test_a_clock_that_was_wrong_ends_no_session(tmp_path: Path) -> None:
+    with FakeClock(tmp_path) as clock, with_clock(tmp_path, clock) as there:
+        name = there.user("alice")
+        clock.jump(2 * DAY)
+        token = there.token(name)
+        clock.jump(0)
+        ends = [there.ask("auth/session", token).json["expires_at"] for _ in range(2)]
+        assert abs(ends[0] - time.time() - Config().session.idle) < 60
+        assert abs(ends[1] - ends[0]) <= 1
+        assert there.let_in(there.token(name))
+
+
 def test_a_session_outlives_a_restart_and_not_its_secret(tmp_path: Path) -> None:
     with accounts_api(tmp_path) as there:
         token = there.token(there.user("alice"))
