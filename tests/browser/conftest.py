@@ -8,10 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from tests.conftest import CHECKOUT
 from tests.e2e.running import Up
@@ -91,9 +98,17 @@ def playwright() -> Iterator[Playwright]:
         yield playwright
 
 
+@pytest.fixture(scope="session")
+def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
+    """One browser for all; each test has a profile of its own in it, that keeps nothing."""
+    browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
+    yield browser
+    browser.close()
+
+
 @dataclass
 class Tab:
-    """A page in a browser of its own that keeps nothing, and what its console said that it should not have."""
+    """A page in a profile of its own, and what its console said that it should not have."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
@@ -116,25 +131,17 @@ OpenTab = Callable[..., Tab]
 
 
 @pytest.fixture
-def open_tab(
-    chromium: str, playwright: Playwright, site: Site, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[OpenTab]:
+def open_tab(browser: Browser, site: Site, request: pytest.FixtureRequest) -> Iterator[OpenTab]:
     """Opens the page; options are those of a browser context. Each test ends without complaints."""
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
 
     def open_it(width: int = 1440, height: int = 900, theme: str = "dark", **options: object) -> Tab:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / f"browser-{len(contexts)}",
-            executable_path=chromium,
-            args=SWITCHES,
-            viewport={"width": width, "height": height},
-            color_scheme=theme,
-            **options,
-        )
+        viewport = {"width": width, "height": height}
+        context = browser.new_context(viewport=viewport, color_scheme=theme, **options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE_MS)
-        tab = Tab(context.pages[0])
+        tab = Tab(context.new_page())
         tabs.append(tab)
 
         def said(message: ConsoleMessage) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,15 +10,16 @@ from decimal import Decimal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import PASSWORD, OpenTab, Site
 from tests.e2e.api import ask
 from tests.e2e.processes import children_of
 from tests.e2e.test_up import is_server
+from tradeback.api.page import DIST
 
 pytestmark = pytest.mark.timeout(180)
-CLOCK = re.compile(r"\d{4}-\d\d-\d\d (\d\d):(\d\d)")
+AXE = DIST.parent / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
@@ -77,12 +79,12 @@ def test_from_the_login_to_a_moving_chart(site: Site, open_tab: OpenTab) -> None
 
     # Resolutions by digits: a bar of an hour begins at a full one.
     page.keyboard.press("4")
-    expect(page.get_by_role("radio", name="1 hour")).to_be_checked()
+    expect(page.get_by_role("radio", name="1h")).to_be_checked()
     expect(page.locator("#legend span").first).to_have_text(re.compile(r" \d\d:00$"))
     page.keyboard.press("6")
     expect(page.locator("#legend span").first).to_have_text(re.compile(r" 00:00$"))
-    page.get_by_role("radio", name="5 minutes", exact=True).click()
-    expect(page.get_by_role("radio", name="1 day")).not_to_be_checked()
+    page.get_by_role("radio", name="5m", exact=True).click()
+    expect(page.get_by_role("radio", name="1d")).not_to_be_checked()
 
     # The level and its lines.
     expect(page.locator("#enigma-level")).to_have_text(re.compile(r"^\d+\.\d\d$"))
@@ -159,7 +161,7 @@ def test_a_session_that_was_ended_leads_to_the_login(site: Site, open_tab: OpenT
     known = site.accounts.user(name)
     assert known is not None
     site.accounts.end_sessions(known[0].id)
-    tab.page.get_by_label("In the watchlist").click()
+    # Nothing was asked for: the server closes the connection with 4401.
     expect(tab.page.get_by_text("Your session has ended")).to_be_visible()
     expect(tab.page.locator("#desk")).to_be_hidden()
 
@@ -242,3 +244,100 @@ def test_on_a_phone(site: Site, open_tab: OpenTab, theme: str) -> None:
     page.get_by_role("option", name="SOL").tap()
     expect(page.get_by_role("heading", name="SOL / USDT")).to_be_in_viewport()
     tab.shoot(f"phone-{theme}")
+
+
+def test_another_tab_of_the_same_user_follows(site: Site, open_tab: OpenTab) -> None:
+    name = site.user("twofold", "BTCUSDT")
+    first, second = open_tab().page, open_tab().page
+    for page in (first, second):
+        log_in(page, name)
+        expect(row(page, "BTCUSDT")).to_be_visible()
+    add(first, "eth", "ETHUSDT")
+    await_new_price(second, "ETHUSDT")
+    first.keyboard.press("Delete")
+    expect(row(second, "ETHUSDT")).to_have_count(0)
+    await_new_price(second, "BTCUSDT")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nothing_keeps_anybody_out(site: Site, open_tab: OpenTab, theme: str) -> None:
+    """axe's rules of accessibility: names, roles, contrasts."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: run `make build` where the packages of npm can be had")
+    name = site.user(f"listener-{theme}", "BTCUSDT", "ETHUSDT", "SOLUSDT")
+    # Colours in the middle of a flash are no contrast to measure.
+    page = open_tab(theme=theme, reduced_motion="reduce").page
+    rules = AXE.read_text()
+
+    def broken() -> list[str]:
+        page.evaluate(rules)
+        found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+        return [f"{one['id']}: {[node['html'] for node in one['nodes']]}" for one in found]
+
+    expect(page.get_by_label("Username")).to_be_visible()
+    assert broken() == []
+    log_in(page, name)
+    await_new_price(page, "BTCUSDT")
+    assert broken() == []
+    page.keyboard.press("/")
+    page.keyboard.type("usd")
+    expect(page.locator("#found [role=option]").first).to_be_visible()
+    assert broken() == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Keys").click()
+    assert broken() == []
+
+
+def test_the_list_is_put_in_order(site: Site, open_tab: OpenTab) -> None:
+    name = site.user("orderly", "BTCUSDT", "ETHUSDT", "SOLUSDT")
+    page = open_tab().page
+    log_in(page, name)
+    rows = page.locator("#watchlist .row")
+    expect(rows).to_have_text([re.compile(base) for base in ("BTC", "ETH", "SOL")])
+    expect(row(page, "BTCUSDT")).to_have_attribute("aria-selected", "true")
+    with page.expect_response(lambda response: response.request.method == "PUT") as answer:
+        page.keyboard.press("Alt+ArrowDown")
+    assert answer.value.json()["symbols"] == ["ETHUSDT", "BTCUSDT", "SOLUSDT"]
+    expect(rows).to_have_text([re.compile(base) for base in ("ETH", "BTC", "SOL")])
+    expect(row(page, "BTCUSDT")).to_have_attribute("aria-selected", "true")
+
+
+FLOOD = 40
+UPDATES = 2_000
+COUNT_CHANGES = """() => {
+  const price = document.querySelector("#watchlist [data-symbol=BTCUSDT] .row-price");
+  window.counted = { changes: 0, frames: 0 };
+  new MutationObserver((records) => { window.counted.changes += records.length; }).observe(price, { childList: true });
+  const frame = () => { window.counted.frames += 1; requestAnimationFrame(frame); };
+  requestAnimationFrame(frame);
+}"""
+
+
+def test_a_flood_costs_one_change_a_frame(site: Site, open_tab: OpenTab) -> None:
+    """However many updates arrive, a price is written into the page at most once a frame, and the last one stays."""
+    name = site.user("watcher", "BTCUSDT")
+    page = open_tab().page
+    sockets: list[WebSocketRoute] = []
+
+    def between(socket: WebSocketRoute) -> None:
+        socket.connect_to_server()
+        sockets.append(socket)
+
+    page.route_web_socket(re.compile("/api/v1/ws"), between)
+    page.reload()
+    log_in(page, name)
+    await_new_price(page, "BTCUSDT")
+    site.up.pause_and_drain()
+    try:
+        page.evaluate(COUNT_CHANGES)
+        for burst in range(FLOOD):
+            rows = [
+                {"symbol": "BTCUSDT", "price": 50_000 + burst + number / 10_000, "volume": 0.001}
+                for number in range(UPDATES)
+            ]
+            sockets[-1].send(json.dumps({"type": "prices", "data": rows}))
+        expect(row(page, "BTCUSDT").locator(".row-price")).to_have_text(f"{50_000 + FLOOD - 0.8:,.2f}")
+        counted = page.evaluate("window.counted")
+    finally:
+        site.up.sim("/sim/resume")
+    assert 1 <= counted["changes"] <= counted["frames"] + 1

@@ -63,6 +63,11 @@ export class Live {
     return this.#client.statistics();
   }
 
+  /** What `want` was called with. */
+  get wanted() {
+    return [...this.#wanted];
+  }
+
   start() {
     this.#client.connect();
   }
@@ -78,7 +83,7 @@ export class Live {
     this.#client.connect();
   }
 
-  /** From now on, updates of these symbols, and of no other that is not on the watchlist. */
+  /** From now on, updates of these symbols beside those of the watchlist. */
   want(symbols) {
     const wanted = new Set(symbols);
     const added = symbols.filter((symbol) => !this.#wanted.has(symbol));

@@ -28,7 +28,7 @@ const market = new Market((quote) => {
   watchlist.changed(quote.symbol);
   if (quote.symbol === shown) onNextFrame(paintHead);
 });
-const watchlist = new Watchlist(market, { onSelect: show, onRemove: remove });
+const watchlist = new Watchlist(market, { onSelect: show, onRemove: remove, onArrange: arrange });
 const chart = new Chart(element("chart"), {
   onAwayFromNow: (away) => {
     element("to-now").hidden = !away;
@@ -42,11 +42,11 @@ const enigma = new Enigma({
 });
 const search = new Search({
   isWatched: (symbol) => watchlist.has(symbol),
-  onChoose: (entry) => {
+  onChoose: async (entry) => {
     market.describe(entry);
-    add(entry.symbol);
-    show(entry.symbol);
     watchlist.focus();
+    await add(entry.symbol);
+    show(entry.symbol);
   },
   onFailure: failed,
 });
@@ -81,11 +81,9 @@ async function enter(user) {
   element("user").textContent = user.username;
   desk.hidden = false;
   live.start();
+  watchlist.focus();
   try {
     await loadWatchlist();
-    const first = watchlist.symbols[0];
-    if (shown === null && first !== undefined) show(first);
-    watchlist.focus();
   } catch (error) {
     failed(error);
   }
@@ -103,20 +101,32 @@ function leave(reason) {
 
 async function loadWatchlist() {
   setWatchlist(await rest.watchlist());
-  await refresh();
+  const first = watchlist.symbols[0];
+  if (shown === null && first !== undefined) show(first);
+  else await refresh();
 }
 
 function setWatchlist(symbols) {
   watchlist.show(symbols);
-  live.want(wanted());
+  subscribe();
   paintStar();
 }
 
-const wanted = () => [...new Set(shown === null ? watchlist.symbols : [...watchlist.symbols, shown])];
+/** What the page shows prices of. */
+const seen = () => [...new Set(shown === null ? watchlist.symbols : [...watchlist.symbols, shown])];
+
+/**
+ * Have the updates of what is seen. The server sends those of the watchlist by itself; what was asked for stays asked
+ * for while it is on the watchlist, for to unsubscribe would keep it away there too.
+ */
+function subscribe() {
+  const asked = live.wanted.filter((symbol) => watchlist.has(symbol));
+  live.want(shown === null || watchlist.has(shown) ? asked : [...asked, shown]);
+}
 
 async function refresh() {
   try {
-    await market.refresh(wanted());
+    await market.refresh(seen());
   } catch (error) {
     failed(error);
   }
@@ -125,7 +135,16 @@ async function refresh() {
 async function add(symbol) {
   try {
     setWatchlist(await rest.watch(symbol));
-    await refresh();
+    refresh();
+  } catch (error) {
+    failed(error);
+  }
+}
+
+async function arrange(symbols) {
+  watchlist.show(symbols);
+  try {
+    setWatchlist(await rest.arrange(symbols));
   } catch (error) {
     failed(error);
   }
@@ -147,14 +166,14 @@ async function remove(symbol) {
 function show(symbol) {
   if (symbol !== shown) {
     shown = symbol;
-    live.want(wanted());
+    subscribe();
     refresh().then(showPrecisely);
   }
   watchlist.mark(symbol);
   panel.watch(market.quote(symbol));
   paintStar();
   paintHead();
-  showPrecisely();
+  if (market.quote(symbol).described) showPrecisely();
 }
 
 /** The chart of what is shown, unless it is that already. */
@@ -211,6 +230,8 @@ const KEYS = {
   "/": () => search.focus(),
   ArrowDown: () => watchlist.step(1),
   ArrowUp: () => watchlist.step(-1),
+  "Alt+ArrowDown": () => watchlist.moveSelected(1),
+  "Alt+ArrowUp": () => watchlist.moveSelected(-1),
   Delete: () => watchlist.removeSelected(),
   f: () => element("fibonacci").click(),
   n: () => chart.toNow(),
@@ -221,9 +242,10 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   const { target, key } = event;
-  if (desk.hidden || help.open || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (desk.hidden || help.open || event.defaultPrevented || event.ctrlKey || event.metaKey) return;
   if (target.matches("input[type=text], input[type=password]")) return;
-  const act = Object.hasOwn(KEYS, key) ? KEYS[key] : undefined;
+  const name = event.altKey ? `Alt+${key}` : key;
+  const act = Object.hasOwn(KEYS, name) ? KEYS[name] : undefined;
   if (act === undefined) return;
   event.preventDefault();
   act();
@@ -235,7 +257,6 @@ for (const [at, one] of RESOLUTIONS.entries()) {
   button.role = "radio";
   button.textContent = one.name;
   button.dataset.resolution = one.name;
-  button.ariaLabel = one.spoken;
   button.title = `${one.spoken} (${at + 1})`;
   button.addEventListener("click", () => setResolution(one));
   element("resolutions").append(button);
@@ -261,7 +282,7 @@ element("logout").addEventListener("click", () => {
 });
 theme.onChange(() => watchlist.repaint());
 keepFresh(() => {
-  if (!desk.hidden) refresh();
+  if (!desk.hidden) loadWatchlist().catch(failed);
 });
 
 login.start();

@@ -66,6 +66,7 @@ export const watch = async (name) =>
   (await ask("POST", `${API}/marketwatch/${encodeURIComponent(name)}`)).symbols;
 export const unwatch = async (name) =>
   (await ask("DELETE", `${API}/marketwatch/${encodeURIComponent(name)}`)).symbols;
+export const arrange = async (names) => (await ask("PUT", `${API}/marketwatch`, { symbols: names })).symbols;
 
 /** Bars by rising time; `to` in unix seconds, exclusive. */
 export async function bars(name, resolution, { to, limit, signal } = {}) {

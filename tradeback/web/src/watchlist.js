@@ -65,17 +65,18 @@ function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** The list. `onSelect(symbol)` when a row is chosen, `onRemove(symbol)` when one is to go. */
+/** The list. `onSelect(symbol)` when a row is chosen, `onRemove(symbol)` when it is to go, `onArrange(symbols)` on another order. */
 export class Watchlist {
   #rows = new Map();
   #list = document.getElementById("watchlist");
   #market;
   #selected = null;
 
-  constructor(market, { onSelect, onRemove }) {
+  constructor(market, { onSelect, onRemove, onArrange }) {
     this.#market = market;
     this.onSelect = onSelect;
     this.onRemove = onRemove;
+    this.onArrange = onArrange;
     this.#list.addEventListener("click", (event) => {
       const row = event.target.closest(".row");
       if (!row) return;
@@ -145,6 +146,16 @@ export class Watchlist {
 
   focus() {
     this.#list.focus();
+  }
+
+  /** Move the selected row that many places. */
+  moveSelected(by) {
+    const symbols = this.symbols;
+    const at = symbols.indexOf(this.#selected);
+    const to = at + by;
+    if (at < 0 || to < 0 || to >= symbols.length) return;
+    symbols.splice(to, 0, ...symbols.splice(at, 1));
+    this.onArrange(symbols);
   }
 
   #key(event) {
