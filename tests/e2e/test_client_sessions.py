@@ -165,6 +165,32 @@ def test_who_says_too_much_before_the_session_is_known() -> None:
     run(scenario())
 
 
+def test_who_waits_shares_the_room_for_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "HELD_BYTES", 20_000)
+
+    async def scenario() -> None:
+        async with told() as telling:
+            token = new_token(SECRET, 1000)
+            for _ in range(3):  # what one held is free again when it has gone
+                client = await connect(telling, token)
+                client.writer.write(mask_frame(TEXT, b" " * 15_000))
+                other = await connect(telling, token)
+                await telling.serving.until(lambda: telling.hub.settling._held_bytes == 15_000)
+                other.writer.write(mask_frame(TEXT, b" " * 15_000))
+                assert await other.closed() == 4429
+                await client.leave()
+                await other.leave()
+                await telling.serving.until(lambda: telling.count("clients") == 0)
+            client = await connect(telling, token)
+            client.send({"type": "ping"})
+            telling.account([token])
+            assert await client.text() == {"type": "pong"}
+            assert telling.hub.settling._held_bytes == 0
+            await client.leave()
+
+    run(scenario())
+
+
 def test_held_commands_that_end_the_connection_end_it_once() -> None:
     async def scenario() -> None:
         async with told(malformed_limit=2) as telling:

@@ -157,6 +157,30 @@ def test_a_pinned_symbol_stays_and_an_unpinned_one_stays_for_its_clients(table: 
     run(scenario())
 
 
+def test_pins_by_parts_and_what_is_pinned_before_it_is_known(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        told = Log()
+        carried = told.carried(table, linger=0.0)
+        assert carried.pin_more(["AUSDT"]) == []
+        assert carried.pin_more(["BUSDT", "NEWUSDT", "OLDUSDT"]) == ["NEWUSDT", "OLDUSDT"]
+        assert carried.pinned == {"AUSDT", "BUSDT", "NEWUSDT", "OLDUSDT"}
+        carried.unpin(["AUSDT", "NONE"])
+        await told.until(3)
+        assert told == [("want", "AUSDT"), ("want", "BUSDT"), ("drop", "AUSDT")]
+        # The catalog hears of one of them, another is traded again, a third is nobody's.
+        carried.learn([symbol("NEWUSDT", 4), symbol("OLDUSDT", 3), symbol("MOREUSDT", 5)])
+        assert told[3:] == [("want", "NEWUSDT"), ("want", "OLDUSDT")]
+        carried.unpin(["OLDUSDT"])
+        await told.until(6)
+        assert told[5] == ("drop", "OLDUSDT")
+        carried.learn([symbol("OLDUSDT", 3)])
+        await asyncio.sleep(0.01)
+        assert len(told) == 6
+        carried.close()
+
+    run(scenario())
+
+
 def test_a_full_disk_refuses_a_new_symbol_until_there_is_room(mounted: Callable[[str], Path]) -> None:
     async def scenario() -> None:
         disk = mounted("64k")

@@ -103,12 +103,21 @@ class Client:
 
     def _hold(self, held: list[bytes], data: bytes) -> None:
         """Keep a command until its session is known."""
-        if len(held) >= HELD_MESSAGES or sum(map(len, held)) + len(data) > HELD_BYTES:
+        full = len(held) >= HELD_MESSAGES or sum(map(len, held)) + len(data) > HELD_BYTES
+        if full or not self._hub.settling.hold(len(data)):
             self.listener.close(
                 CloseCode.TOO_MANY_MESSAGES, "too many messages for one whose session is not known yet"
             )
         else:
             held.append(data)
+
+    def _take_held(self) -> list[bytes]:
+        """The commands that were kept; they are no longer."""
+        if self._login is None:
+            return []
+        held, self._login.held = self._login.held, []
+        self._hub.settling.hold(-sum(map(len, held)))
+        return held
 
     def _obey(self, data: bytes) -> None:
         try:
@@ -140,6 +149,7 @@ class Client:
         self._hub.interest.release(slots)
 
     def on_lost(self) -> None:
+        self._take_held()
         self._hub.on_lost(self)
         self._listener = None
 
@@ -160,8 +170,7 @@ class Client:
             if login.access is None:
                 self._hub.on_authenticated(1)
             self._follow(login, standing)
-            held, login.held = login.held, []
-            for data in held:
+            for data in self._take_held():
                 if self._listener.is_closing:
                     break
                 self._obey(data)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tradeback.server.client import Client
 
 BUDGET_NS = 500_000
+HELD_BYTES = 4 * 1024 * 1024  # of commands of all who wait: so much comes from nobody who means well
 WAIT_LIMIT = 5.0  # seconds; a recorder that runs tells of a login within two
 LACK_RETRY = 60.0  # seconds between two looks at symbols of watchlists that could not be had
 
@@ -42,6 +43,7 @@ class Settling:
         self._lacking: set[Client] = set()
         self._retry_at = 0.0
         self._deadlines: dict[Client, float] = {}  # of those that wait, the first first
+        self._held_bytes = 0
 
     def join(self, client: Client) -> None:
         """A client came with a credential: settle it now, or once it is known."""
@@ -49,6 +51,13 @@ class Settling:
             self._blocked.add(client)
         if client.waits:
             self._deadlines[client] = time.monotonic() + WAIT_LIMIT
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room to keep a command of so many bytes; give it back with a negative size."""
+        if self._held_bytes + size > HELD_BYTES:
+            return False
+        self._held_bytes += size
+        return True
 
     def leave(self, client: Client) -> None:
         """Its connection is gone."""
