@@ -19,8 +19,10 @@ from tradeback.model import RESOLUTIONS, Bar
 DEFAULT_BARS = 300
 MAX_BARS = 5_000
 LAST_TIME = params.MAX_SECONDS * SECOND_NS
-# A closed bar still changes where a trade that was missed is repaired: it is kept for a minute, then asked after.
-CLOSED = "public, max-age=60"
+# A closed bar still changes: its last trades are on their way to the history, and one that was missed is fetched within
+# minutes as a rule. Until then it is kept if it is asked after each time, from then on for a minute.
+SETTLED_NS = 300 * SECOND_NS
+CLOSING, CLOSED = "public, no-cache", "public, max-age=60"
 
 
 def switched_off(feature: str) -> Refused:
@@ -74,7 +76,8 @@ class BarsResource:
             }
         )
         if end is not None and end <= now_ns - now_ns % RESOLUTIONS[resolution]:
-            write_tagged(request, response, body, cache=CLOSED)
+            settled = end <= now_ns - SETTLED_NS
+            write_tagged(request, response, body, cache=CLOSED if settled else CLOSING)
         else:
             write_bytes(response, body, cache=NO_STORE)
 

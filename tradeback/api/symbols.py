@@ -20,6 +20,7 @@ CACHE = "public, max-age=5"
 LOOK_AGAIN_S = 0.5
 MS_NS = 1_000_000
 MAX_QUERY = 50
+MAX_LISTED = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,27 @@ class SymbolBook:
             )
         return symbol
 
-    def search(self, text: str) -> list[Symbol]:
-        """The active symbols whose name or currencies hold this text, in any case; the nearest first."""
+    def search(self, text: str, base: str | None = None, quote: str | None = None) -> list[Symbol]:
+        """The active symbols whose name, such as BTCUSDT or BTC/USDT, holds this text, in any case; the nearest first.
+
+        That is the one of this name, then those of this base currency, then those whose names begin so; by name among
+        equals. `base` and `quote` are the currencies that it must have.
+        """
         wanted = text.upper()
-        found = [symbol for symbol in self.listing().active if wanted in symbol.name.upper()]
-        return sorted(
-            found,
-            key=lambda symbol: (
-                symbol.name != wanted,
-                symbol.info.base_currency != wanted,
-                not symbol.name.startswith(wanted),
-                symbol.name,
-            ),
-        )
+        found = []
+        for symbol in self.listing().active:
+            info = symbol.info
+            if base not in (None, info.base_currency) or quote not in (None, info.quote_currency):
+                continue
+            names = symbol.name.upper(), f"{info.base_currency}/{info.quote_currency}".upper()
+            if any(wanted in name for name in names):
+                rank = (
+                    wanted not in names,
+                    info.base_currency.upper() != wanted,
+                    not any(name.startswith(wanted) for name in names),
+                )
+                found.append((rank, symbol.name, symbol))
+        return [symbol for _, _, symbol in sorted(found, key=lambda one: one[:2])]
 
 
 def _listing(symbols: list[Symbol]) -> Listing:
@@ -128,18 +137,22 @@ class SymbolsResource:
         self._book = book
 
     def on_get(self, request: Request, response: Response) -> None:
-        given = params.query(request, ("q",))
-        text = given.get("q", "")
-        if len(text) > MAX_QUERY:
-            raise params.bad("q", f"give at most {MAX_QUERY} characters")
+        given = params.query(request, ("q", "base", "quote", "limit"))
+        for name in ("q", "base", "quote"):
+            if len(given.get(name, "")) > MAX_QUERY:
+                raise params.bad(name, f"give at most {MAX_QUERY} characters")
+        for name in ("base", "quote"):
+            if given.get(name) == "":
+                raise params.bad(name, "give a currency such as USDT")
+        limit = params.integer(given, "limit", 1, MAX_LISTED)
         listing = self._book.listing()
-        if text:
-            found = self._book.search(text)
-            response.set_header("X-Total-Count", str(len(found)))
-            write_tagged(request, response, orjson.dumps(list(map(describe, found))), cache=CACHE)
-        else:
+        if given.keys() <= {"q"} and not given.get("q"):
             response.set_header("X-Total-Count", str(len(listing.active)))
             write_tagged(request, response, listing.body, cache=CACHE, tag=listing.tag)
+            return
+        found = self._book.search(given.get("q", ""), given.get("base"), given.get("quote"))
+        response.set_header("X-Total-Count", str(len(found)))
+        write_tagged(request, response, orjson.dumps(list(map(describe, found[:limit]))), cache=CACHE)
 
 
 class SymbolResource:

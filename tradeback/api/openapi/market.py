@@ -25,7 +25,7 @@ from tradeback.api.openapi.parts import (
     reference,
 )
 from tradeback.api.params import MAX_SECONDS
-from tradeback.api.symbols import MAX_QUERY
+from tradeback.api.symbols import MAX_LISTED, MAX_QUERY
 from tradeback.model import FIBONACCI, RESOLUTIONS
 
 PRECISION: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "digits behind the point"}
@@ -148,6 +148,23 @@ BARS_QUERY = (
         example=100,
     ),
 )
+CURRENCY = {**GIVEN_TEXT, "minLength": 1, "maxLength": MAX_QUERY}
+SYMBOLS_QUERY = (
+    query(
+        "q",
+        {**GIVEN_TEXT, "maxLength": MAX_QUERY},
+        "What the name, such as BTCUSDT or BTC/USDT, holds, in any case; all where it is empty",
+        example="btc",
+    ),
+    query("base", CURRENCY, "The base currency", example="BTC"),
+    query("quote", CURRENCY, "The quote currency", example="USDT"),
+    query(
+        "limit",
+        {"type": "integer", "minimum": 1, "maximum": MAX_LISTED},
+        "How many to list at most; X-Total-Count counts all that fit",
+        example=20,
+    ),
+)
 TAGGED = ("ETag",)
 OF_A_SYMBOL = (400, 404, 503)
 
@@ -165,7 +182,9 @@ PATHS: dict[str, dict[str, Any]] = {
             "The active symbols; `q` searches",
             reference("Symbol[]"),
             (400, 503),
-            parameters=(query("q", {**GIVEN_TEXT, "maxLength": MAX_QUERY}, "What to search", example="btc"),),
+            parameters=SYMBOLS_QUERY,
+            description="With a `q` the nearest first: the symbol of this name, those of this base currency, those "
+            "that begin so, those that hold it; by name among equals.",
             headers=("ETag", "X-Total-Count"),
         )
     },
@@ -187,7 +206,8 @@ PATHS: dict[str, dict[str, Any]] = {
             reference("Bars"),
             OF_A_SYMBOL,
             parameters=(SYMBOL_PATH, *BARS_QUERY),
-            description="With a `to` before the bar in progress opened, the answer has an ETag and may be kept.",
+            description="With a `to` before the bar in progress opened, the answer has an ETag and may be kept; "
+            "what closed a few minutes ago may be kept if it is asked after each time.",
             headers=TAGGED,
         )
     },
