@@ -14,7 +14,13 @@ from tests.e2e.accounts import cookie_of
 from tests.e2e.api import Answer, ask
 from tests.e2e.running import Up
 from tests.store.conftest import sqlite_config
-from tradeback.commands.demo import demo_login, is_loopback, page_address
+from tradeback.commands.demo import (
+    cookie_notice,
+    demo_login,
+    is_loopback,
+    page_address,
+    secure_cookie,
+)
 from tradeback.config import Config, load_config
 from tradeback.errors import DataFolderError
 from tradeback.passwords import hash_password, password_is
@@ -145,7 +151,22 @@ def test_addresses_to_open() -> None:
     ]
 
 
-def test_whether_the_cookie_is_secure_was_told() -> None:
-    assert "cookie_secure" not in load_config(environ={}).session.model_fields_set
-    told = load_config(environ={"SESSION_COOKIE_SECURE": "true"})
-    assert "cookie_secure" in told.session.model_fields_set
+@pytest.mark.parametrize(
+    ("host", "told", "secure", "noticed"),
+    [
+        ("127.0.0.1", "", False, False),
+        ("127.0.0.1", "true", True, False),
+        ("127.0.0.1", "false", False, False),
+        ("0.0.0.0", "", True, True),
+        ("0.0.0.0", "true", True, False),
+        ("0.0.0.0", "false", False, False),
+    ],
+)
+def test_the_cookie_is_for_https_unless_on_loopback_or_told(
+    host: str, told: str, secure: bool, noticed: bool
+) -> None:
+    config = load_config(environ={"SERVER_HOST": host, "SESSION_COOKIE_SECURE": told})
+    assert secure_cookie(config) is secure
+    notice = cookie_notice(config)
+    assert (notice is not None) is noticed
+    assert notice is None or "SESSION_COOKIE_SECURE=false" in notice

@@ -61,6 +61,26 @@ def page_address(rest: str) -> str:
     return f"http://[{host}]:{parts.port}/" if ":" in host else f"http://{host}:{parts.port}/"
 
 
+def secure_cookie(config: Config) -> bool:
+    """Whether browsers are to send the cookie by HTTPS only: as configured; where nothing is, not on loopback, where
+    the page is opened by plain HTTP."""
+    return config.session.cookie_secure and (_told(config) or not is_loopback(config.server.host))
+
+
+def cookie_notice(config: Config) -> str | None:
+    """What to say to somebody who may be surprised that a login by plain HTTP does not last."""
+    if not secure_cookie(config) or _told(config):
+        return None
+    return (
+        f"Others can reach {config.server.host}, so browsers keep a login by HTTPS only; for plain HTTP in a network "
+        "that you trust set SESSION_COOKIE_SECURE=false."
+    )
+
+
+def _told(config: Config) -> bool:
+    return "cookie_secure" in config.session.model_fields_set
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on can be reached from this machine alone."""
     if host == "localhost":

@@ -15,7 +15,7 @@ import click
 import structlog
 
 from tradeback.commands.children import Child, keep_all_running
-from tradeback.commands.demo import demo_login, is_loopback, page_address
+from tradeback.commands.demo import cookie_notice, demo_login, page_address, secure_cookie
 from tradeback.commands.options import with_config
 from tradeback.commands.whole_replay import play_to_the_end
 from tradeback.config import Config
@@ -201,7 +201,7 @@ async def _run(
                 **shared,
                 "SERVER_HOST": config.server.host,
                 "SERVER_PORT": str(config.server.port),
-                "SESSION_COOKIE_SECURE": "true" if _secure_cookie(config) else "false",
+                "SESSION_COOKIE_SECURE": "true" if secure_cookie(config) else "false",
             },
         )
         # The recorder ends last: it stores what the server journaled to its end.
@@ -220,6 +220,8 @@ async def _run(
         click.echo(f"REST: {rest}/api/v1/symbols")
         login = await asyncio.to_thread(demo_login, config.model_copy(update={"exchange": exchange}))
         click.echo("Ready. In a terminal: tradeback watch " + " ".join(exchange.symbols[:2]))
+        if notice := cookie_notice(config):
+            click.echo(notice)
         click.echo(f"Open {page_address(rest)}")
         click.echo(login)
         if exit_at_end and sim is not None:
@@ -228,12 +230,6 @@ async def _run(
             click.echo(f"All of {simulation.replay} is stored.")
         else:
             await _unless_it_fails(sim, keep_all_running([server, recorder, api]))
-
-
-def _secure_cookie(config: Config) -> bool:
-    """As configured; where nothing is, not on loopback, where the page is opened by plain HTTP."""
-    told = "cookie_secure" in config.session.model_fields_set
-    return config.session.cookie_secure and (told or not is_loopback(config.server.host))
 
 
 async def _unless_it_fails(sim: Sim | None, work: Coroutine[None, None, None]) -> None:
