@@ -58,9 +58,9 @@ class Measured:
         context.id = f"{self._bits(64):016x}"
         response.tell({"x-request-id": context.id})
 
-    def process_response(
-        self, request: Request, response: Response, resource: object, succeeded: bool
-    ) -> None:
+    def process_response(self, request: Request, response: Answer, resource: object, succeeded: bool) -> None:
+        if not hasattr(request.context, "began"):
+            self.process_request(request, response)  # Falcon refuses some methods before it asks anybody
         self._requests.count(
             request.uri_template or "none",
             request.method,

@@ -38,15 +38,19 @@ from tradeback.api.middleware import CONSTANT_HEADERS, MAX_BODY_BYTES
 
 MAX_HEAD_BYTES = 64 * 1024
 RECEIVE_BYTES = 16 * 1024
+MAX_SIZE_DIGITS = 12
+BEGUN_BYTES = 64  # of a request, in which its path begins
 MAX_UNSENT_BYTES = 64 * 1024 * 1024  # of all answers that wait for their clients
 LINGER_S = 1.0
 LINGER_BYTES = 1024 * 1024
 SWEEP_S = 0.5
 ROOM = 32  # connections that are closed at once where there are too many
 
-_BODY = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,12})[ \t]*(?=\r\n)", re.IGNORECASE)
+_BODY = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 _UNTOLD = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
 _GO_ON = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
+
+_UDF = tuple(prefix.encode() for prefix in UDF_PREFIXES)
 
 # Answers of most requests, and how they are written: gunicorn looks at every character of every header.
 _USUAL = (*CONSTANT_HEADERS.items(), ("content-type", JSON), ("cache-control", NO_STORE))
@@ -228,6 +232,12 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         except OSError as error:
             self.log.debug("a late connection was gone already: %s", error)
 
+    def _cap_keepalive(self, deadline: float) -> None:
+        # Told to end, it waits no longer for those who have not sent a whole request than for those kept alive.
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
     def murder_pending(self) -> None:
         # The main loop comes here after each round, and at least once a second.
         super().murder_pending()
@@ -249,20 +259,16 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
     # In a thread.
 
     def handle(self, conn: Any) -> Any:
-        request = None
         try:
             conn.init()
             here = self._receive(conn)
-            if here is not None:
-                return here
-            request = next(conn.parser)
-            return self._answer(conn, request)
+            return self._answer(conn, next(conn.parser)) if here is None else here
         except (NoMoreData, StopIteration, BlockingIOError) as error:
             self.log.debug("a connection ends: %s", error)
         except OSError as error:
             self.log.debug("a client is gone: %s", error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered and logged there
-            self.handle_error(request, conn.sock, conn.client, error)
+            self._refuse(conn.sock, error, conn.begun)
         return False
 
     def _receive(self, conn: Any) -> Any:
@@ -283,11 +289,12 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             whole, told = _is_whole(data)
         self._deadlines.setdefault(conn, time.monotonic() + self.app.request_seconds)
         conn.last = not told
+        conn.begun = data[:BEGUN_BYTES]
         if whole:
             return None
         end = data.find(b"\r\n\r\n")
         if end < 0 and len(data) > MAX_HEAD_BYTES:
-            self.handle_error(None, conn.sock, conn.client, LimitRequestHeaders("no end"))
+            self._refuse(conn.sock, LimitRequestHeaders("no end"), conn.begun)
             return False
         if end >= 0 and not getattr(conn, "went_on", False) and _GO_ON.search(data, 0, end + 2):
             conn.went_on = True
@@ -314,7 +321,7 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         conn.went_on = False
         return not response.should_close() and bool(conn.parser.finish_body())
 
-    def handle_error(self, req: Any, client: ClientSocket, addr: Any, exc: Exception) -> None:
+    def _refuse(self, client: ClientSocket, exc: Exception, begun: bytes) -> None:
         """Answer what never became a request of the application, or failed below it, in the shape of all errors."""
         status, reason, code, message = 500, "Internal Server Error", "internal", "This request failed."
         for kind, *refusal in _REFUSALS:
@@ -324,9 +331,8 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
                 break
         else:
             self.log.error("a request failed below the application", exc_info=exc)
-        request = req or getattr(exc, "req", None)
         content: dict[str, Any] = {"error": {"code": code, "message": message}}
-        if str(getattr(request, "uri", None) or "").startswith(UDF_PREFIXES):
+        if begun.partition(b" ")[2].startswith(_UDF):
             content = {"s": "error", "errmsg": message}
         body = orjson.dumps(content)
         lines = {**CONSTANT_HEADERS, "content-type": JSON, "cache-control": NO_STORE}
@@ -352,6 +358,8 @@ def _is_whole(data: bytes) -> tuple[bool, bool]:
     sizes = _BODY.findall(data, 0, end + 2)
     if len(sizes) > 1:
         return True, False  # which of them, is not for us to guess: the parser refuses it
+    if sizes and len(sizes[0]) > MAX_SIZE_DIGITS:
+        return True, False
     size = int(sizes[0]) if sizes else 0
     if size > MAX_BODY_BYTES:
         return True, False
