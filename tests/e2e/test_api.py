@@ -222,7 +222,14 @@ def test_metrics(running: Running) -> None:
     assert 'tradeback_up{process="server"} 1.0' in text
     assert re.search(r"^tradeback_server_\w+_total [1-9]", text, re.M)
     assert re.search(r"^tradeback_server_\w+_seconds_bucket", text, re.M)
-    assert re.search(r"^tradeback_recorder_\w+", text, re.M)
+    # The recorder fetched the trades of the minute in which symbols began.
+    for name in (
+        "repair_steps_total",
+        "repair_trades_given_up_total",
+        "rest_weight_limit",
+        "day_volumes_total",
+    ):
+        assert re.search(rf"^tradeback_recorder_{name} [1-9]", text, re.M), name
     assert 'tradeback_api_requests_total{method="GET",route="/api/v1/symbols",status="200"}' in text
     seconds = "tradeback_api_request_seconds"
     buckets = [

@@ -17,7 +17,7 @@ from tests.reference.history import PlainHistory, folded
 from tests.store.conftest import OpenHistory, influx_history, sqlite_history
 from tradeback.errors import DataFolderError, HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
-from tradeback.store.base import BackfillJob, History, HistoryBatch
+from tradeback.store.base import BackfillJob, History, HistoryBatch, OpenGaps
 
 DAY_NS = RESOLUTIONS["1d"]
 DAY = 20_000 * DAY_NS  # some midnight, UTC
@@ -279,6 +279,9 @@ def test_gaps_shrink_fill_and_stay(history: History, reader: History) -> None:
     assert reader.gaps(open_only=True) == [gaps[1], gaps[0]]
     assert reader.gaps(2, open_only=True) == []
     assert reader.gaps(3) == []
+    assert reader.gaps(1, limit=1) == [gaps[1]]
+    assert reader.gaps(1, first_id=4) == [gaps[0]]
+    assert reader.open_gaps() == [OpenGaps(1, 1, 1, 11), OpenGaps(1, 2, 1, 2)]
     history.write(HistoryBatch(filled=[(1, 10), (1, 3)], gaps=[Gap(1, 10, 12, 5, 1), Gap(1, 15, 20, 5, 1)]))
     assert reader.gaps(1) == [Gap(1, 10, 12, 5, 1), Gap(1, 15, 20, 5, 1)]
 

@@ -172,6 +172,9 @@ def test_any_sequence_is_what_sets_of_ids_say(sequence: list[tuple[str, int, int
             for gap in coverage.gaps(3)
             for number in range(gap.first_id, gap.last_id + 1)
         } == missing
+        unfillable = [bool(gap.unfillable) for gap in coverage.gaps(3) if gap.reason != REASONS["begin"]]
+        begins = [gap for gap in coverage.gaps(3) if gap.reason == REASONS["begin"] and not gap.unfillable]
+        assert coverage.count_gaps() == (unfillable.count(False) + len(begins), unfillable.count(True))
     store.write(coverage.changes())
     again = store.coverage()
     assert again.covered(3) == coverage.covered(3)

@@ -144,6 +144,16 @@ class ExchangeRest:
     async def close(self) -> None:
         await self._http.aclose()
 
+    def counts(self) -> dict[str, int]:
+        """For the counters, by their names."""
+        budget = self.budget
+        limit = int(budget.limit * budget.share)
+        return {
+            "rest_weight_used": limit - budget.left(self.clock()),
+            "rest_weight_limit": limit,
+            "rest_retries": self.retries,
+        }
+
     async def server_time(self) -> int:
         """The exchange's clock, ns."""
         body = await self._get("time", {})

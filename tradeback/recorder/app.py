@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 SOCKET_NAME = "recorder.sock"
 TICK = 0.025
 PREPARE_RETRY = 1.0
-LAGS_EVERY = 1.0
+COUNTERS_EVERY = 1.0
 RETAIN_AFTER = 30.0
 RETAIN_EVERY = 600.0
 SERVICE_RETRY_MIN = 1.0
@@ -84,6 +84,7 @@ class Recorder:
         self.services: dict[str, Service] = {}
         self.handlers: dict[str, Handler] = {"status": self._status}
         self.status: dict[str, Callable[[], Any]] = {}  # further parts of the status, by key
+        self.counts: list[Callable[[], dict[str, int]]] = []  # further counters, by name
         self._started = time.monotonic()
 
     async def run(
@@ -132,7 +133,7 @@ class Recorder:
             tasks = [asyncio.create_task(self._keep_room(), name="repairs room")]
             for name, service in {
                 **self.services,
-                "lags": self._tell_lags,
+                "counters": self._tell_counters,
                 "retention": self._retain,
             }.items():
                 tasks.append(asyncio.create_task(self._serve(name, service), name=name))
@@ -243,6 +244,7 @@ class Recorder:
         self.status["watch"] = watch.state
         self.status["day_volumes"] = day_volumes.state
         self.status["repair"] = repair.state
+        self.counts += [repair.counts, self.rest.counts]
         if self._config.features.aggregation_enabled:
             backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
             repair.on_begin, repair.on_given_up = backfill.begin, backfill.mend
@@ -250,6 +252,7 @@ class Recorder:
                 backfill.on_done = self.enigma_sink.refresh
             self.services["backfill"] = _after(watch.asked, backfill.run)
             self.status["backfill"] = backfill.state
+            self.counts.append(backfill.counts)
             self.handlers["backfill"] = lambda message: asked_backfill(backfill, self.symbols.named, message)
             self.handlers["progress"] = lambda _: asked_progress(backfill)
 
@@ -309,12 +312,16 @@ class Recorder:
                 self.stats.increase("rows_expired", sum(deleted.values()))
             await asyncio.sleep(RETAIN_EVERY)
 
-    async def _tell_lags(self) -> None:
+    async def _tell_counters(self) -> None:
+        """What sinks and services know of themselves, for whoever reads the mapped counters."""
         while True:
             for sink in self.sinks:
                 lag = sum(journal["lag"] for journal in sink.state()["journals"].values())
                 self.stats.put(f"lag_{sink.name}", lag)
-            await asyncio.sleep(LAGS_EVERY)
+            for counts in self.counts:
+                for name, value in counts().items():
+                    self.stats.put(name, value)
+            await asyncio.sleep(COUNTERS_EVERY)
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         sinks = [sink.state() for sink in self.sinks]

@@ -235,6 +235,16 @@ class Backfill:
             "waits": round(max(self._budget_wait - time.monotonic(), 0.0), 1),
         }
 
+    def counts(self) -> dict[str, int]:
+        """For the counters, by their names."""
+        return {
+            "backfill_jobs_pending": sum(1 for each in self._jobs.values() if self._wanted(each)),
+            "backfill_pages": self.pages,
+            "backfill_bars": self.bars,
+            "backfill_bars_changed": self.changed,
+            "backfill_failures": self.failures,
+        }
+
     def _name(self, stream_id: int) -> str:
         symbol = self._symbols(stream_id)
         return symbol.name if symbol is not None else str(stream_id)

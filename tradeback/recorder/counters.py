@@ -37,6 +37,21 @@ RECORDER_VALUES = (
     _value("prices_cached", "counter", "changed prices written to the cache"),
     _value("levels_cached", "counter", "Enigma levels written to the cache"),
     _value("prices_refused", "counter", "records of the journals whose price is no price"),
+    _value("gap_trades_open", "gauge", "trades in the gaps that may still be filled"),
+    _value("repair_steps", "counter", "times that a symbol's missing trades were looked for at the exchange"),
+    _value("repair_trades", "counter", "missing trades that were fetched and journaled"),
+    _value(
+        "repair_trades_given_up", "counter", "missing trades that cannot be had, those before a beginning too"
+    ),
+    _value("repair_failures", "counter", "times that missing trades could not be fetched and were put off"),
+    _value("backfill_jobs_pending", "gauge", "fetches of bars that are not done"),
+    _value("backfill_pages", "counter", "pages of bars that were fetched"),
+    _value("backfill_bars", "counter", "bars that were fetched"),
+    _value("backfill_bars_changed", "counter", "bars that were fetched and were not stored like that before"),
+    _value("backfill_failures", "counter", "times that a page of bars could not be fetched and was put off"),
+    _value("rest_weight_used", "gauge", "request weight used of the exchange's minute"),
+    _value("rest_weight_limit", "gauge", "request weight a minute that may be used"),
+    _value("rest_retries", "counter", "requests to the exchange that were tried again"),
     _value("day_volumes", "counter", "volumes of the UTC day that were held against the exchange's"),
     _value(
         "day_volumes_changed",

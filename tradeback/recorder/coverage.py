@@ -40,9 +40,8 @@ class Coverage:
                 stream.lasts.append(last)
         for gap in gaps:
             stream = self._of(gap.stream_id)
-            at = bisect_left(stream.gap_firsts, gap.first_id)
-            stream.gap_firsts.insert(at, gap.first_id)
-            stream.gaps.insert(at, gap)
+            stream.add_gap(gap)
+            stream.gaps_touched.clear()
 
     def _of(self, stream_id: int) -> _Stream:
         stream = self._streams.get(stream_id)
@@ -131,9 +130,8 @@ class Coverage:
     def count_gaps(self) -> tuple[int, int]:
         """How many gaps are open and how many unfillable, of the latter those before a beginning left out: they are
         no loss."""
-        found = [gap for stream in self._streams.values() for gap in stream.gaps]
-        still_open = sum(1 for gap in found if not gap.unfillable)
-        return still_open, sum(1 for gap in found if gap.unfillable and gap.reason != GAP_BEGIN)
+        streams = self._streams.values()
+        return sum(stream.still_open for stream in streams), sum(stream.unfillable for stream in streams)
 
     def changes(self) -> CoverageChanges:
         """What changed since the last call."""
@@ -159,9 +157,19 @@ class Coverage:
 
 
 class _Stream:
-    """One symbol: parallel lists, rising. `touched` are first ids of ranges that changed or are no more."""
+    """One symbol: parallel lists, rising. `touched` are first ids of ranges that changed or are no more, `still_open`
+    and `unfillable` what `Coverage.count_gaps` says."""
 
-    __slots__ = ("firsts", "gap_firsts", "gaps", "gaps_touched", "lasts", "touched")
+    __slots__ = (
+        "firsts",
+        "gap_firsts",
+        "gaps",
+        "gaps_touched",
+        "lasts",
+        "still_open",
+        "touched",
+        "unfillable",
+    )
 
     def __init__(self) -> None:
         self.firsts: list[int] = []
@@ -170,6 +178,14 @@ class _Stream:
         self.gaps: list[Gap] = []
         self.touched: set[int] = set()
         self.gaps_touched: set[int] = set()
+        self.still_open = self.unfillable = 0
+
+    def _count(self, gaps: Iterable[Gap], change: int) -> None:
+        for gap in gaps:
+            if not gap.unfillable:
+                self.still_open += change
+            elif gap.reason != GAP_BEGIN:
+                self.unfillable += change
 
     def holds(self, trade_id: int) -> bool:
         at = bisect_right(self.firsts, trade_id) - 1
@@ -245,6 +261,7 @@ class _Stream:
         self.gap_firsts.insert(at, gap.first_id)
         self.gaps.insert(at, gap)
         self.gaps_touched.add(gap.first_id)
+        self._count((gap,), 1)
         return gap
 
     def fill(self, first: int, last: int) -> list[Gap]:
@@ -264,6 +281,8 @@ class _Stream:
         if hit[-1].last_id > last:
             left.append(hit[-1]._replace(first_id=last + 1))
         self.gaps_touched.update(gap.first_id for gap in (*hit, *left))
+        self._count(hit, -1)
+        self._count(left, 1)
         self.gaps[start:end] = left
         self.gap_firsts[start:end] = [gap.first_id for gap in left]
         return [

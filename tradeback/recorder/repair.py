@@ -42,7 +42,7 @@ from tradeback.recorder.walk import (
     fill_partly,
     walk,
 )
-from tradeback.store.base import History
+from tradeback.store.base import History, OpenGaps
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +51,9 @@ NO_SUCH_PATH = (401, 404)  # how a host answers that has no historicalTrades, or
 BEGIN_PATIENCE_NS = 10 * 10**9  # for the first trade of a symbol to be stored
 # After which ids beside a gap that are neither stored nor missing are taken for lost.
 PENDING_NS = 600 * 10**9
+GAPS_A_STEP = 4 * REST_ROWS_MAX  # of a symbol, however many are open
+LOOK_LONG = 0.02  # seconds; a look at the open gaps that takes longer
+LOOK_SHARE = 5  # is made again after so many times as long
 RECV_OFFSET_MAX = 2**31 - 1
 
 
@@ -122,6 +125,8 @@ class Repair:
         self._streams: dict[int, _Stream] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._turns = 0
+        self._found: list[OpenGaps] = []
+        self._look_at = 0.0  # monotonic seconds
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -156,6 +161,16 @@ class Repair:
             },
         }
 
+    def counts(self) -> dict[str, int]:
+        """For the counters, by their names."""
+        return {
+            "gap_trades_open": self.open_ids,
+            "repair_steps": self.steps,
+            "repair_trades": self.repaired,
+            "repair_trades_given_up": self.given_up,
+            "repair_failures": self.failures,
+        }
+
     async def run(self) -> None:
         """Repair until cancelled."""
         try:
@@ -175,12 +190,10 @@ class Repair:
     async def _turn(self) -> float:
         """Begin the steps that are due. Returns the seconds until there may be others."""
         passed = (await asyncio.to_thread(self._history.places)).get(REPAIRS, 0)
-        found = await asyncio.to_thread(self._history.gaps, open_only=True)
-        self.open_gaps = len(found)
-        self.open_ids = sum(gap.last_id - gap.first_id + 1 for gap in found if gap.reason != REASONS["begin"])
-        gaps: dict[int, list[Gap]] = {}
-        for gap in found:
-            gaps.setdefault(gap.stream_id, []).append(gap)
+        found = await self._look()
+        self.open_gaps = sum(each.gaps for each in found)
+        self.open_ids = sum(each.ids for each in found if each.reason != REASONS["begin"])
+        gaps = {each.stream_id for each in found}
         self._forget_whole(gaps)
         wait = self.policy.idle_poll
         now = time.monotonic()
@@ -193,13 +206,22 @@ class Repair:
             elif stream.not_before > now:
                 wait = min(wait, stream.not_before - now)
             elif len(self._running) < self.policy.at_once:
-                self._begin(stream_id, stream, gaps[stream_id])
+                self._begin(stream_id, stream)
         return wait
+
+    async def _look(self) -> list[OpenGaps]:
+        """What is open; where that takes long, since very much is, as it was a little while ago."""
+        begun = time.monotonic()
+        if begun >= self._look_at:
+            self._found = await asyncio.to_thread(self._history.open_gaps)
+            took = time.monotonic() - begun
+            self._look_at = begun + took * LOOK_SHARE if took > LOOK_LONG else 0.0
+        return self._found
 
     def _stream(self, stream_id: int) -> _Stream:
         return self._streams.setdefault(stream_id, _Stream())
 
-    def _forget_whole(self, gaps: dict[int, list[Gap]]) -> None:
+    def _forget_whole(self, gaps: set[int]) -> None:
         """Symbols without a gap need not be remembered."""
         for stream_id in [each for each in self._streams if each not in gaps]:
             if not self._streams[stream_id].busy:
@@ -209,10 +231,10 @@ class Repair:
         symbol = self._symbols(stream_id)
         return symbol.name if symbol is not None else str(stream_id)
 
-    def _begin(self, stream_id: int, stream: _Stream, gaps: list[Gap]) -> None:
+    def _begin(self, stream_id: int, stream: _Stream) -> None:
         self._turns += 1
         stream.busy, stream.served = True, self._turns
-        task = asyncio.create_task(self._guarded(stream_id, stream, gaps), name=f"repair {stream_id}")
+        task = asyncio.create_task(self._guarded(stream_id, stream), name=f"repair {stream_id}")
         self._running.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -222,9 +244,19 @@ class Repair:
 
         task.add_done_callback(ended)
 
-    async def _guarded(self, stream_id: int, stream: _Stream, gaps: list[Gap]) -> None:
+    def _gaps(self, stream_id: int, stream: _Stream) -> list[Gap]:
+        """Open gaps of a symbol from the one on whose turn it is, no more than a step may need."""
+        history = self._history
+        behind = history.gaps(stream_id, open_only=True, first_id=stream.after + 1, limit=GAPS_A_STEP)
+        return behind or history.gaps(stream_id, open_only=True, limit=GAPS_A_STEP)
+
+    async def _guarded(self, stream_id: int, stream: _Stream) -> None:
         """One step; what it raises is reported, and the symbol waits."""
-        gap = next((gap for gap in gaps if gap.first_id > stream.after), gaps[0])
+        gaps = await asyncio.to_thread(self._gaps, stream_id, stream)
+        if not gaps:
+            stream.not_before = time.monotonic() + self.policy.poll
+            return
+        gap = gaps[0]
         first_seq = self._journal.next_seq
         try:
             symbol = self._symbols(stream_id)
@@ -269,8 +301,8 @@ class Repair:
     # One step of one symbol.
 
     async def _step(self, symbol: Symbol, stream: _Stream, gap: Gap, gaps: list[Gap]) -> None:
-        """Ask for the trades from the beginning of `gap` on, and append what they say of `gaps`, all of the
-        symbol's that are open."""
+        """Ask for the trades from the beginning of `gap` on, and append what they say of `gaps`, the symbol's that are
+        open from there on."""
         await self._clock.ask()
         before, after = await asyncio.to_thread(
             neighbours, self._history, gap.stream_id, gap.first_id, gap.last_id
@@ -280,6 +312,9 @@ class Repair:
             return
         missing = [(each.first_id, each.last_id) for each in gaps]
         rows = await self._rows(symbol, stream, first, missing, _guess_ms(gap, before, after))
+        if len(gaps) == GAPS_A_STEP:
+            # What lies behind the last of them is not known here, so a row that reaches there could not be judged.
+            rows = [row for row in rows if row.last_id <= missing[-1][1]] or rows[:1]
         answer = walk(rows, missing, first)
         if answer.through > gap.last_id:
             _, after = await asyncio.to_thread(

@@ -101,6 +101,15 @@ class BackfillJob:
         return self.done_to >= self.end
 
 
+class OpenGaps(NamedTuple):
+    """Gaps of one symbol and reason that may still be filled: how many, and the ids in them."""
+
+    stream_id: int
+    reason: int
+    gaps: int
+    ids: int
+
+
 class History(Protocol):
     """Ticks, bars, gaps and Enigma levels, by stream id. Times are unix ns, ranges are `start` <= t < `end`.
 
@@ -146,8 +155,20 @@ class History(Protocol):
         """Bars by rising time, the one in progress included; with a limit the newest ones."""
         ...
 
-    def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
-        """Gaps by rising id; `open_only` leaves out those that cannot be filled."""
+    def gaps(
+        self,
+        stream_id: int | None = None,
+        *,
+        open_only: bool = False,
+        first_id: int = 0,
+        limit: int | None = None,
+    ) -> list[Gap]:
+        """Gaps by rising id; `open_only` leaves out those that cannot be filled. At most `limit`, those from
+        `first_id` on."""
+        ...
+
+    def open_gaps(self) -> list[OpenGaps]:
+        """How many gaps are open, by stream id and reason. Cheap, however many there are."""
         ...
 
     def extremes(self, stream_id: int) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from tradeback._fast.lineproto import encode_ticks
 from tradeback.config.sections import HistoryConfig
 from tradeback.errors import HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
-from tradeback.store.base import BackfillJob, HistoryBatch
+from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
 from tradeback.store.fold import coarser_intervals, fold
 from tradeback.store.history_sqlite import SqliteHistory
 from tradeback.store.influx import FIRST_NS, LAST_NS, Influx
@@ -158,8 +158,18 @@ class InfluxHistory:
     def covered(self) -> dict[int, list[tuple[int, int]]]:
         return self._book.covered()
 
-    def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
-        return self._book.gaps(stream_id, open_only=open_only)
+    def gaps(
+        self,
+        stream_id: int | None = None,
+        *,
+        open_only: bool = False,
+        first_id: int = 0,
+        limit: int | None = None,
+    ) -> list[Gap]:
+        return self._book.gaps(stream_id, open_only=open_only, first_id=first_id, limit=limit)
+
+    def open_gaps(self) -> list[OpenGaps]:
+        return self._book.open_gaps()
 
     def extremes(self, stream_id: int) -> tuple[float, float] | None:
         return self._book.extremes(stream_id)

@@ -19,7 +19,7 @@ from tradeback.config import Config
 from tradeback.config.sections import HistoryConfig
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
-from tradeback.store.base import BackfillJob, HistoryBatch
+from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
 from tradeback.store.fold import coarser_intervals, fold
 from tradeback.store.history_file import HistoryFile
 from tradeback.store.rules import FIRST, LAST, check_opening, length_of, row_limit, too_old_before
@@ -152,8 +152,15 @@ class SqliteHistory:
                 bars[at] = bar
         return bars[max(0, len(bars) - count) :]
 
-    def gaps(self, stream_id: int | None = None, *, open_only: bool = False) -> list[Gap]:
-        conditions, values = ["1"], []
+    def gaps(
+        self,
+        stream_id: int | None = None,
+        *,
+        open_only: bool = False,
+        first_id: int = 0,
+        limit: int | None = None,
+    ) -> list[Gap]:
+        conditions, values = ["first_id >= ?"], [first_id]
         if stream_id is not None:
             conditions.append("stream_id = ?")
             values.append(stream_id)
@@ -161,9 +168,18 @@ class SqliteHistory:
             conditions.append("unfillable = ''")
         with self._file.reading() as connection:
             rows = connection.execute(
-                f"SELECT * FROM gaps WHERE {' AND '.join(conditions)} ORDER BY stream_id, first_id", values
+                f"SELECT * FROM gaps WHERE {' AND '.join(conditions)} ORDER BY stream_id, first_id LIMIT ?",
+                [*values, row_limit(limit)],
             )
             return list(map(Gap._make, rows))
+
+    def open_gaps(self) -> list[OpenGaps]:
+        with self._file.reading() as connection:
+            rows = connection.execute(
+                "SELECT stream_id, reason, count(*), sum(last_id - first_id + 1) FROM gaps WHERE unfillable = '' "
+                "GROUP BY stream_id, reason ORDER BY stream_id, reason"
+            )
+            return list(map(OpenGaps._make, rows))
 
     def extremes(self, stream_id: int) -> tuple[float, float] | None:
         with self._file.reading() as connection:
