@@ -5,14 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from falcon.testing import TestClient
 
+from tests.e2e.accounts import accounts_api, make_catalog
 from tests.e2e.api import SYMBOL, Running, all_running
 from tests.e2e.running import stream_ids
 from tests.store.conftest import sqlite_config
+from tradeback.api.app import create_app
+from tradeback.api.stores import Store
+from tradeback.commands.api import stores_of
 from tradeback.model import Bar, Gap
-from tradeback.store.base import HistoryBatch
+from tradeback.store.base import History, HistoryBatch
 from tradeback.store.histories import open_history
 
 RESOLUTIONS = {"1": 60, "5": 300, "15": 900, "60": 3_600, "240": 14_400, "1D": 86_400}
@@ -49,6 +56,10 @@ def test_config(running: Running, base: str) -> None:
     assert config["supported_resolutions"] == list(RESOLUTIONS)
     assert all(set(row) == {"value", "name", "desc"} for row in config["exchanges"])
     assert all(set(row) == {"name", "value"} for row in config["symbols_types"])
+    # Exactly those that are served: no others that a chart may name.
+    for resolution in ("D", "1W", "1M", "W", "1S", "1T", "2", "3", "30", "120", "60m", "1h", "1d", "2D"):
+        path = f"{base}/history?symbol={SYMBOL}&resolution={resolution}&from=0&to=1"
+        assert (running.api.ask(path).json["s"] != "error") == (resolution == "D"), resolution
 
 
 def test_symbols(running: Running, base: str) -> None:
@@ -75,6 +86,13 @@ def test_search(running: Running, base: str) -> None:
     assert len(running.api.get(f"{base}/search?query=&limit=2")) == 2
     assert running.api.get(f"{base}/search?query=&type=stock") == []
     assert running.api.get(f"{base}/search?query=&exchange=OTHER") == []
+    assert [row["ticker"] for row in running.api.get(f"{base}/search?query=BINANCE%3ABTC")] == [SYMBOL]
+    assert [row["ticker"] for row in running.api.get(f"{base}/search?query=BTC%2FUSDT")] == [SYMBOL]
+    assert running.api.get(f"{base}/search?query=NOTHING") == []
+    # What it finds is what /symbols takes.
+    for row in every:
+        for name in (row["ticker"], row["full_name"]):
+            assert running.api.get(f"{base}/symbols?symbol={name}")["ticker"] == row["ticker"]
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -172,10 +190,60 @@ def test_every_error_is_json_that_the_adapter_reads(running: Running, base: str,
     assert 400 <= answer.status < 500
     assert set(answer.json) == {"s", "errmsg"}
     assert answer.json["s"] == "error"
+    assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "path", ["config", f"symbols?symbol={SYMBOL}", "symbols?symbol=NO", "nothing", "time"]
+)
+@pytest.mark.parametrize("origin", ["https://charts.example", "https://anywhere.example", "null"])
+def test_pages_of_any_origin_may_read_it_without_a_cookie(
+    running: Running, base: str, path: str, origin: str
+) -> None:
+    answer = running.api.ask(f"{base}/{path}", Origin=origin)
+    assert answer.headers["access-control-allow-origin"] == "*"
+    assert "access-control-allow-credentials" not in answer.headers
+    assert answer.headers["cache-control"] == "no-store"
+    if path != "nothing":
+        asked = {"Origin": origin, "Access_Control_Request_Method": "GET"}
+        preflight = running.api.ask(f"{base}/{path}", "OPTIONS", **asked)
+        assert preflight.status == 200
+        assert preflight.headers["access-control-allow-origin"] == "*"
+        assert "GET" in preflight.headers["access-control-allow-methods"]
+
+
+def test_a_fault_of_ours_has_the_same_shape(base: str, tmp_path: Path) -> None:
+    stores = stores_of(sqlite_config(tmp_path))
+    make_catalog(tmp_path)
+    history: Store[History] = Store("history", tmp_path, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
+    app = create_app(sqlite_config(tmp_path), replace(stores, history=history), b"secret")
+    try:
+        client = TestClient(app)
+        told = client.simulate_get(f"{base}/history", params={"symbol": SYMBOL, "resolution": "1"})
+        other = client.simulate_get(f"/api/v1/symbols/{SYMBOL}/bars")
+    finally:
+        stores.close()
+    assert (told.status_code, told.headers["content-type"]) == (500, "application/json")
+    assert set(told.json) == {"s", "errmsg"}
+    assert told.json["s"] == "error"
+    assert told.headers["x-request-id"] in told.json["errmsg"]
+    assert "division" not in told.text
+    assert (other.status_code, other.json["error"]["code"]) == (500, "internal")
+
+
+def test_too_many_requests_have_the_same_shape(base: str, tmp_path: Path) -> None:
+    with accounts_api(tmp_path, LIMIT_UDF="1/day") as there:
+        assert there.api.ask(f"{base}/time").status == 200
+        answer = there.api.ask(f"{base}/time", Origin="https://anywhere.example")
+    assert (answer.status, answer.json["s"]) == (429, "error")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["access-control-allow-origin"] == "*"
 
 
 def test_other_errors_have_the_same_shape(running: Running, base: str) -> None:
-    assert running.api.ask(f"{base}/config", "DELETE").json["s"] == "error"
+    wrong = running.api.ask(f"{base}/config", "DELETE")
+    assert (wrong.status, set(wrong.json)) == (405, {"s", "errmsg"})
+    assert wrong.headers["content-type"] == "application/json"
     assert running.api.ask(f"{base}/config", "POST", b"x" * 65_537).json["s"] == "error"
     history = running.folder / "sim" / "history.sqlite"
     kept = history.with_name("kept.sqlite")

@@ -9,7 +9,7 @@ from typing import Any
 
 from falcon import Request, Response, ResponseOptions
 
-from tradeback.api.answers import Refused
+from tradeback.api.answers import UDF_PREFIXES, Refused
 from tradeback.api.metrics import Requests
 from tradeback.api.origin import origin_allowed
 from tradeback.config import CorsConfig
@@ -91,7 +91,7 @@ class Bounded:
 
 
 class Cors:
-    """Tells browsers which pages of other origins may read answers, as `server.cors` says."""
+    """Tells browsers which pages of other origins may read answers, as `server.cors` says; TradingView's feed: all."""
 
     def __init__(self, config: CorsConfig) -> None:
         self._config = config
@@ -101,7 +101,13 @@ class Cors:
 
     def process_request(self, request: Request, response: Response) -> None:
         origin = request.env.get("HTTP_ORIGIN")
-        if origin is None or not origin_allowed(self._config, origin, request):
+        if origin is None:
+            return
+        if request.path.startswith(UDF_PREFIXES):
+            # For every page that has a chart: no cookie counts there.
+            response.set_header("Access-Control-Allow-Origin", "*")
+            return
+        if not origin_allowed(self._config, origin, request):
             return
         response.set_header("Access-Control-Allow-Origin", "*" if self._for_all else origin)
         if self._config.allow_credentials:
