@@ -31,6 +31,7 @@ MEASUREMENTS = [
     "influx",
     "api",
     "login",
+    "sessions",
 ]
 
 
