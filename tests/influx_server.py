@@ -61,6 +61,7 @@ class InfluxServer:
             "INFLUX_TOKEN": self.TOKEN,
             "INFLUX_ORG": self.ORG,
             "INFLUX_BUCKET": self.BUCKET,
+            "INFLUX_TIMEOUT": "60s",  # the first write of a week makes a shard, which takes its disk's time
         }
 
     def start(self) -> None:

@@ -86,10 +86,9 @@ class ControlSocket:
         if self._server is None:
             return
         self._server.close()
-        for task in self._connections:
-            task.cancel()
         for writer in self._writers:
-            # What a peer that does not read has not taken would hold the connection open for ever.
+            # Its task ends with it. What a peer that does not read has not taken would hold the connection open for
+            # ever; and asyncio logs a task of its streams that is cancelled as an error.
             writer.transport.abort()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()

@@ -53,8 +53,8 @@ def read(stream_id: int, line: bytes) -> Tick:
         integers["trade_count"],
         float(doubles["price"]),
         float(doubles["volume"]),
-        float(doubles.get("bid", 0.0)),
-        float(doubles.get("ask", 0.0)),
+        float(doubles["bid"]),
+        float(doubles["ask"]),
         int(time) - sequence % 1_000_000,
         integers["flags"],
     )
@@ -72,7 +72,8 @@ def test_what_is_written_is_read_back(written: list[Tick]) -> None:
 def test_a_line_as_it_is() -> None:
     tick = Tick(1, 4_000_123, 2, 97_000.1, 0.00012, 0.0, 97_000.11, 1_700_000_000_000_000_000, 5)
     assert encode_ticks([tick], PREFIXES) == KEY + (
-        b"price=97000.1,volume=0.00012,ask=97000.11,sequence=4000123i,trade_count=2i,flags=5i 1700000000000000123\n"
+        b"price=97000.1,volume=0.00012,bid=0,ask=97000.11,sequence=4000123i,trade_count=2i,flags=5i "
+        b"1700000000000000123\n"
     )
 
 

@@ -84,7 +84,7 @@ def influx_history(server: InfluxServer) -> OpenHistory:
     exchanges: dict[Path, str] = {}
 
     def open_one(folder: Path, *, write: bool = True, **settings: str) -> History:
-        config = sqlite_config(folder, **server.environment, **settings)
+        config = sqlite_config(folder, **server.environment | settings)
         exchange = exchanges.setdefault(folder, f"x{next(_NUMBERS)}")
         return InfluxHistory(
             Influx(config.database.influx),

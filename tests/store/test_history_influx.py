@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.influx_server import InfluxServer
 from tests.store.conftest import influx_history, sqlite_config
-from tests.store.test_history import EVER, minute, minutes, tick
+from tests.store.test_history import DAY, EVER, minute, minutes, tick
 from tradeback.errors import HistoryError, UnknownSymbolError
 from tradeback.store.base import HistoryBatch
 from tradeback.store.catalog import open_catalog
@@ -148,3 +149,34 @@ def test_times_of_influxdb() -> None:
     assert nanoseconds("2023-11-14T22:13:20.000000123Z") == 1_700_000_000_000_000_123
     assert nanoseconds("1677-09-21T00:12:43.145224194Z") == -(2**63) + 2
     assert nanoseconds("2262-04-11T23:47:16.854775806Z") == 2**63 - 2
+
+
+def test_what_is_read_while_it_is_written_is_whole(influx_server: InfluxServer, tmp_path: Path) -> None:
+    """InfluxDB shows a point's fields one by one."""
+    open_one = influx_history(influx_server)
+    written = [tick(n, DAY + n * 1_000_000, price=100.0 + n % 7) for n in range(6_000)]
+    with closing(open_one(tmp_path)) as history, closing(open_one(tmp_path, write=False)) as reader:
+
+        def write() -> None:
+            for first in range(0, len(written), 20):
+                history.write(
+                    HistoryBatch(
+                        ticks=written[first : first + 20], minutes=[(1, minute(0, 1 + first, price=9_000.0))]
+                    )
+                )
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        seen = 0
+        while writing.is_alive():
+            ticks = list(reader.ticks(1, *EVER))
+            assert set(ticks) <= set(written)
+            assert len(ticks) >= seen
+            seen = len(ticks)
+            assert len(reader.bars(1, "1m", *EVER)) <= 1
+            assert len(reader.bars(1, "1h", *EVER)) <= 1
+            newest = reader.newest_tick(1)
+            assert newest == 0 or newest in {each.ts_event for each in written}
+        writing.join()
+        assert list(reader.ticks(1, *EVER)) == written
+        assert reader.bars(1, "1m", *EVER) == [minute(0, 5_981, price=9_000.0)]

@@ -25,8 +25,8 @@ def encode_ticks(list ticks not None, dict prefixes not None):
 
     `prefixes` has by stream id what stands before the fields, with the blank behind it, as bytes:
     measurement and tags. A point's time is the tick's `ts_event` plus its id modulo 10**6, in ns: so two trades of
-    one millisecond are two points, and the same trade written twice is one (decision 24). A bid or ask of 0.0,
-    which is none, is left out. A double is written so that it is read back as the same.
+    one millisecond are two points, and the same trade written twice is one (decision 24). A
+    double is written so that it is read back as the same.
 
     KeyError where a stream id has no prefix; ValueError where a number cannot be, OverflowError where an id or a
     time is none of 64 bits.
@@ -61,10 +61,8 @@ def encode_ticks(list ticks not None, dict prefixes not None):
         out += size
         out = put_double(put_text(out, b"price="), price)
         out = put_double(put_text(out, b",volume="), volume)
-        if bid != 0.0:
-            out = put_double(put_text(out, b",bid="), bid)
-        if ask != 0.0:
-            out = put_double(put_text(out, b",ask="), ask)
+        out = put_double(put_text(out, b",bid="), bid)
+        out = put_double(put_text(out, b",ask="), ask)
         out = put_integer(put_text(out, b",sequence="), trade_id)
         out = put_integer(put_text(out, b"i,trade_count="), count)
         out = put_integer(put_text(out, b"i,flags="), flags)
@@ -115,7 +113,7 @@ cdef char *put_double(char *out, double value) except NULL:
     cdef int place
     if -LARGEST_SCALED < value < LARGEST_SCALED:
         scaled = llrint(value * SCALE)
-        if <double>scaled / SCALE == value and scaled != 0:
+        if <double>scaled / SCALE == value:
             if scaled < 0:
                 out[0] = c"-"
                 out += 1

@@ -64,14 +64,8 @@ def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str
             close = difflib.get_close_matches(name, known, 1, cutoff=0.85)
             if close:
                 found.append(f"The variable {name} is no setting and has no effect: did you mean {close[0]}?")
-    services = {
-        "database.mysql.host": config.database.mysql.host,
-        "database.influx.url": config.database.influx.url,
-        "messaging.nats.url": config.messaging.nats.url,
-    }
-    found += [
-        f"{key} is {value}: this version does not use it yet" for key, value in services.items() if value
-    ]
+    if config.database.mysql.host:
+        found.append(f"database.mysql.host is {config.database.mysql.host}: this version does not use it yet")
     return found
 
 

@@ -208,7 +208,7 @@ class InfluxHistory:
         if last is None:
             return 0
         rows = self._points("trades", stream_id, last - POINTS_A_MILLISECOND, last + 1)
-        return max(tick.ts_event for tick in ticks_of(stream_id, rows))
+        return max((tick.ts_event for tick in ticks_of(stream_id, rows)), default=0)
 
     def bars(
         self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
@@ -239,8 +239,8 @@ class InfluxHistory:
         last = self._last("enigma", stream_id)
         if last is None:
             return None
-        ((time, fields),) = by_time(self._points("enigma", stream_id, last, last + 1)).items()
-        return level_of(stream_id, time, fields)
+        # One that is being written may lack fields: then the one before it is the newest.
+        return level_of(stream_id, self._points("enigma", stream_id, last - MINUTE_NS, last + 1))
 
     def retain(self, now_ns: int) -> dict[str, int]:
         """Ages count from `now_ns` or from the newest point, whichever is earlier, as everywhere."""

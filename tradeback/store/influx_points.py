@@ -14,6 +14,10 @@ from tradeback.store.influx import escape_tag, nanoseconds
 
 POINTS_A_MILLISECOND = 1_000_000  # a tick's point lies its id modulo this above its time, in ns
 
+TICK_FIELDS = frozenset({"price", "volume", "bid", "ask", "sequence", "trade_count", "flags"})
+BAR_FIELDS = frozenset({"open", "high", "low", "close", "volume", "trade_count"})
+LEVEL_FIELDS = frozenset({"price", "ath", "atl"})
+
 _FROM = """
 from(bucket: bucket) |> range(start: time(v: start), stop: time(v: stop))
     |> filter(fn: (r) => r._measurement == measurement and r.exchange == exchange)
@@ -70,9 +74,17 @@ def by_time(rows: Iterable[Mapping[str, str]]) -> dict[int, dict[str, str]]:
     return points
 
 
+def _whole(rows: Iterable[Mapping[str, str]], fields: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The points that have all their fields. InfluxDB reads one field after the other: of a point that is written
+    meanwhile some come and others do not, so it is not there yet."""
+    for time, point in by_time(rows).items():
+        if fields <= point.keys():
+            yield time, point
+
+
 def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick]:
     """Ticks in no order."""
-    for time, fields in by_time(rows).items():
+    for time, fields in _whole(rows, TICK_FIELDS):
         trade_id = int(fields["sequence"])
         yield Tick(
             stream_id,
@@ -80,8 +92,8 @@ def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick
             int(fields["trade_count"]),
             float(fields["price"]),
             float(fields["volume"]),
-            float(fields.get("bid", 0.0)),
-            float(fields.get("ask", 0.0)),
+            float(fields["bid"]),
+            float(fields["ask"]),
             time - trade_id % POINTS_A_MILLISECOND,
             int(fields["flags"]),
         )
@@ -99,18 +111,16 @@ def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
             float(fields["volume"]),
             int(fields["trade_count"]),
         )
-        for time, fields in by_time(rows).items()
+        for time, fields in _whole(rows, BAR_FIELDS)
     }
 
 
-def level_of(stream_id: int, time: int, fields: Mapping[str, str]) -> EnigmaLevel:
-    """The level of a point."""
-    level = fields.get("level")
-    return EnigmaLevel(
-        stream_id,
-        time,
-        float(fields["price"]),
-        None if level is None else float(level),
-        float(fields["ath"]),
-        float(fields["atl"]),
-    )
+def level_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> EnigmaLevel | None:
+    """The newest level; None where there is none. Where all prices were one, a level has no `level` to wait for."""
+    newest = None
+    for time, fields in _whole(rows, LEVEL_FIELDS):
+        ath, atl = float(fields["ath"]), float(fields["atl"])
+        if (newest is None or time > newest.ts_event) and ("level" in fields or ath == atl):
+            level = float(fields["level"]) if "level" in fields else None
+            newest = EnigmaLevel(stream_id, time, float(fields["price"]), level, ath, atl)
+    return newest
