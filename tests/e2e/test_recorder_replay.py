@@ -92,6 +92,16 @@ def test_replayed_twice_it_is_stored_once(whole: Path, long_recording: Path) -> 
     assert stored(whole) == before
 
 
+def test_a_recording_is_not_published(whole: Path, long_recording: Path) -> None:
+    """Nobody listens there: it would wait for ever."""
+    nowhere = {"NATS_URL": "nats://127.0.0.1:1", "REDIS_ADDR": "127.0.0.1:1"}
+    done = run_recorder("--replay", str(long_recording), "--exit-at-end", folder=whole, **nowhere)
+    assert done.returncode == 0, done.stdout
+    assert "it goes into the stores alone" in done.stdout
+    assert "NATS_URL" in done.stdout
+    assert "cannot be reached" not in done.stdout
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_one_that_is_ended_goes_on_when_it_is_started_again(
     tmp_path: Path, whole: Path, long_recording: Path, signum: signal.Signals

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import pty
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -74,6 +77,34 @@ def verified(
             return await asyncio.to_thread(CliRunner().invoke, main, command, env=environ)
 
     return asyncio.run(scenario())
+
+
+def test_a_terminal_is_shown_how_far_it_is(tmp_path: Path) -> None:
+    async def scenario() -> tuple[bytes, bytes]:
+        async with Sim(SimConfig(symbols=2, paused=True, seed=3)) as sim:
+            await fill(sim, tmp_path, None, ["1h"])
+            ours, theirs = pty.openpty()
+            times = ["--from", str(START // 10**9), "--to", str(END // 10**9)]
+            command = ["verify", "BTCUSDT", "--resolution", "1h", "--format", "jsonl", *times]
+            environ = {"DATA_DIR": str(tmp_path), "EXCHANGE_REST_ENDPOINT": sim.rest_url, "TERM": "xterm"}
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tradeback", *command),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=theirs,
+                env={**os.environ, **environ, "TRADEBACK_EXCHANGE": "sim", "COLUMNS": "120"},
+            )
+            os.close(theirs)
+            told, _ = await process.communicate()
+            assert process.returncode == 0
+            shown = os.read(ours, 65_536)
+            os.close(ours)
+            return told, shown
+
+    told, shown = asyncio.run(scenario())
+    assert b"the exchange's 1h bars" in shown
+    assert b"stored trades" in shown
+    (summary,) = [orjson.loads(line) for line in told.splitlines()]
+    assert summary["good"]
 
 
 def lines(result: Result) -> list[dict[str, Any]]:

@@ -216,3 +216,25 @@ def test_learning_a_contradiction_changes_nothing(table: SymbolTable, wrong: lis
         carried.learn(wrong)
     assert set(carried.known) == {"AUSDT", "BUSDT", "OLDUSDT"}
     assert carried.known["AUSDT"].stream_id == 1
+
+
+def test_a_symbol_that_is_not_traded_any_more_is_left_to_those_who_have_it(table: SymbolTable) -> None:
+    async def scenario() -> None:
+        told = Log()
+        carried = told.carried(table, linger=0.0)
+        assert carried.pin(["AUSDT", "BUSDT"]) == []
+        got = carried.acquire("AUSDT")
+        assert got is not None
+        carried.learn([symbol("AUSDT", 1, active=False), symbol("BUSDT", 2, active=False)])
+        assert carried.acquire("AUSDT") is None
+        await told.until(3)
+        assert told == [("want", "AUSDT"), ("want", "BUSDT"), ("drop", "BUSDT")]
+        carried.release(got.slot)
+        await told.until(4)
+        assert told[3] == ("drop", "AUSDT")
+        # Traded again.
+        carried.learn([symbol("BUSDT", 2)])
+        assert told[4:] == [("want", "BUSDT")]
+        carried.close()
+
+    run(scenario())

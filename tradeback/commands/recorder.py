@@ -63,6 +63,8 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
     log.info("exchange chosen", exchange=chosen.name, reason=chosen.reason)
     config = config.model_copy(update={"exchange": chosen.apply(config.exchange)})
     folder = config.data.of(chosen.name)
+    if replay is not None and (silent := _published(config)):
+        log.warning("a recording is no news: it goes into the stores alone", not_published_to=silent)
     with (
         RecorderLock(folder),
         contextlib.closing(open_catalog(config)) as catalog,
@@ -90,6 +92,12 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
         if replay is not None and stop.is_set():
             raise TradebackError(f"stopped before the end of {replay}: the same command goes on where it was")
     log.info("recorder stopped")
+
+
+def _published(config: Config) -> list[str]:
+    """Where a recorder publishes, by the settings that name it."""
+    named = {"NATS_URL": config.messaging.nats.url, "REDIS_ADDR": config.cache.redis.addr}
+    return [setting for setting, where in named.items() if where]
 
 
 async def _replay(path: Path, recording: Recorder, config: Config, folder: Path) -> None:

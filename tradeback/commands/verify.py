@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeback.commands.options import with_config
+from tradeback.commands.progress import Part, shown_progress
 from tradeback.commands.stored import decided, known_symbol
 from tradeback.commands.times import format_time, with_range
 from tradeback.config import Config
 from tradeback.exchange.binance import REST_ROWS_MAX
 from tradeback.exchange.choice import rest_bases
 from tradeback.exchange.rest import ExchangeRest
-from tradeback.model import RESOLUTIONS, Bar, Gap, Symbol
+from tradeback.model import RESOLUTIONS, Bar, Gap, Symbol, Tick
 from tradeback.recorder.comparison import BarsReport, bar_of, compare_bars, skip
 from tradeback.recorder.contiguity import Contiguity, contiguity
 from tradeback.store.base import History
@@ -33,6 +34,7 @@ SETTLE_NS = 5_000_000_000
 GIVEN_UP_NS = 60_000_000_000
 MS = 1_000_000
 LEFT = {"bars", "opens", "field", "first", "last", "after", "before", "why"}
+TICKS_A_REDRAW = 10_000
 SHOWN = 50  # rows of a table; --format jsonl tells all
 
 
@@ -98,22 +100,35 @@ def verify(
 
 
 async def _verify(config: Config, history: History, asked: Range) -> Verified:
-    async with ExchangeRest(rest_bases(config.exchange)[0]) as rest:
-        now = await rest.server_time()
-        theirs = {resolution: await _klines(rest, asked, resolution) for resolution in asked.resolutions}
-    # Read after the exchange was asked, so that nothing it told of can still be on its way here.
-    return await asyncio.to_thread(_compare, config, history, asked, theirs, now)
+    with shown_progress() as progress:
+        async with ExchangeRest(rest_bases(config.exchange)[0]) as rest:
+            now = await rest.server_time()
+            theirs = {}
+            for resolution in asked.resolutions:
+                part = Part(progress, f"the exchange's {resolution} bars", asked.end - asked.start)
+                theirs[resolution] = await _klines(rest, asked, resolution, part)
+        part = Part(progress, "stored trades", asked.end - asked.start)
+        # Read after the exchange was asked, so that nothing it told of can still be on its way here.
+        return await asyncio.to_thread(_compare, config, history, asked, theirs, now, part)
+
+
+def _counted(ticks: Iterable[Tick], start: int, part: Part) -> Iterator[Tick]:
+    """The ticks, and now and then how far they are."""
+    for number, tick in enumerate(ticks):
+        if number % TICKS_A_REDRAW == 0:
+            part.to(tick.ts_event - start)
+        yield tick
 
 
 def _compare(
-    config: Config, history: History, asked: Range, theirs: dict[str, list[Bar]], now: int
+    config: Config, history: History, asked: Range, theirs: dict[str, list[Bar]], now: int, part: Part
 ) -> Verified:
     stream_id = asked.symbol.stream_id
     longest = max(RESOLUTIONS[resolution] for resolution in asked.resolutions)
     start, end = asked.start - asked.start % longest, -(-asked.end // longest) * longest
     ids = contiguity(
         # What lies open becomes a gap in the journal a moment later.
-        history.ticks(stream_id, start, min(end, now - SETTLE_NS)),
+        _counted(history.ticks(stream_id, start, min(end, now - SETTLE_NS)), asked.start, part),
         history.covered().get(stream_id, []),
         lambda: (history.gaps(stream_id), history.covered().get(stream_id, [])),
     )
@@ -162,7 +177,7 @@ class _Judge:
         return why
 
 
-async def _klines(rest: ExchangeRest, asked: Range, resolution: str) -> list[Bar]:
+async def _klines(rest: ExchangeRest, asked: Range, resolution: str, part: Part) -> list[Bar]:
     """Every bar of the exchange in the range, by rising time."""
     bars: list[Bar] = []
     start, last = -(-asked.start // MS), (asked.end - 1) // MS
@@ -171,7 +186,9 @@ async def _klines(rest: ExchangeRest, asked: Range, resolution: str) -> list[Bar
         bars += map(bar_of, rows)
         if len(rows) < REST_ROWS_MAX:
             break
+        part.to(rows[-1].open_time - asked.start)
         start = rows[-1].open_time // MS + 1
+    part.to(asked.end - asked.start)
     return bars
 
 

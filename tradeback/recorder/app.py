@@ -117,8 +117,8 @@ class Recorder:
             if not offline:
                 # After the sinks have ended: what they published last is sent too.
                 stack.push_async_callback(self.outbox.flush)
-            self.bus_sink = self._make_bus_sink(stack)
-            # A recording is no news, for clients and for a cache of current prices.
+            # A recording is no news, for clients, for the bus and for a cache of current prices.
+            self.bus_sink = None if offline else self._make_bus_sink(stack)
             self.publishing = [] if offline else self._make_publishing_sinks()
             self.sinks = self._make_sinks([] if offline else [self.outbox, *self.publishing])
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})

@@ -99,6 +99,12 @@ class CarriedSymbols:
             if owner != symbol.name:
                 raise ValueError(f"the stream id {symbol.stream_id} of {symbol.name} is that of {owner}")
         self._known = both
+        for name, symbol in learned.items():
+            interest = self._interests.get(name)
+            if not symbol.info.is_active and interest is not None and interest.pinned:
+                # Clients that have it keep it; nobody else gets it. Once it is traded again it is pinned again.
+                interest.pinned = False
+                self._let_go(interest)
         self._pin(self._pinned & learned.keys())
 
     def knows(self, symbol: str) -> bool:
@@ -177,11 +183,11 @@ class CarriedSymbols:
                 interest.leaving.cancel()
 
     def _interest(self, symbol: str) -> _Interest | None:
+        known = self._known.get(symbol)
+        if known is None or not known.info.is_active:
+            return None
         interest = self._interests.get(symbol)
         if interest is None:
-            known = self._known.get(symbol)
-            if known is None or not known.info.is_active:
-                return None
             interest = self._interests[symbol] = _Interest(self._carry(known))
             self._on_want(symbol)
         elif interest.leaving is not None:
