@@ -28,6 +28,7 @@ MEASUREMENTS = [
     "crowd",
     "stalled",
     "history",
+    "page",
     "influx",
     "api",
     "login",

@@ -92,6 +92,7 @@ UNITS = {
     "us": "microseconds",
     "ms": "milliseconds",
     "KiB": "KiB",
+    "bytes": "bytes",
     "rows/s": "rows a second",
     "records/s": "records of a journal",
     "sends/s/core": "a second of CPU time",
