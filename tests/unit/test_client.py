@@ -343,6 +343,15 @@ class TestBacklog:
             Refused("999", "no", ("999",)),
         ]
 
+    def test_symbols_without_end_are_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(events_module, "LATEST_LIMIT", 20)
+        backlog = Backlog()
+        for n in range(1000):
+            backlog.put(AutoSubscribed(str(n)))
+            backlog.put(Update(str(n), 1.0, 1.0))
+        assert len(backlog) == 30
+        assert backlog.conflated == 2000 - 30
+
     @given(
         st.lists(
             st.one_of(

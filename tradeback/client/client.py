@@ -95,7 +95,7 @@ class Client:
                     await self._log_out()
             except (TradebackError, TimeoutError) as failure:
                 self._on_notice(
-                    f"The session goes on until it expires: {failure or 'the logout was not answered'}"
+                    f"The session goes on until it expires: {str(failure) or 'the logout was not answered'}"
                 )
 
     async def __aiter__(self) -> AsyncIterator[Update]:
@@ -151,6 +151,12 @@ class Client:
         await self._log_out()
 
     # ---- called by the connection ----
+
+    def opened(self, connection: Connection) -> None:
+        self._unknown.clear()
+        self._connection = connection
+        self.connected = True
+        self.connections += 1
 
     def updated(self, updates: Sequence[Update]) -> None:
         self._backlog.extend(updates)
@@ -216,10 +222,6 @@ class Client:
             if error.status in _PERMANENT_STATUSES:
                 self._finish(ServerRefusedError(f"{error}: see that this is the event server's address"))
             return None
-        self._unknown.clear()
-        self._connection = connection
-        self.connected = True
-        self.connections += 1
         try:
             await connection.serve()
         finally:
@@ -280,6 +282,8 @@ class Client:
             self._task.cancel()
             await asyncio.wait([self._task])
             self._task = None
+        self._connection = None
+        self.connected = False
 
     async def _log_out(self) -> None:
         token, self._token = self._token, None

@@ -7,6 +7,7 @@ and whatever cannot be understood ends the connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Iterable
@@ -45,6 +46,10 @@ COMMAND_BURST = 20  # commands at once, and COMMANDS_PER_S after that: well belo
 COMMANDS_PER_S = 8.0
 RETRY_S = 10.0  # until a symbol is asked for again that the server could not carry
 
+# What picows would log is in `last_failure` and the notices; a program's terminal is its own.
+_SILENT = logging.getLogger("tradeback.client.picows")
+_SILENT.setLevel(logging.CRITICAL + 1)
+
 
 class HandshakeFailedError(Exception):
     """No connection came about. `status` is the server's answer, 0 where there was none."""
@@ -73,6 +78,7 @@ async def open_connection(client: Client, token: str | None) -> Connection:
             lambda: Connection(client),
             client.url,
             extra_headers=headers,
+            logger_name=_SILENT,
             max_redirects=0,  # they would carry the token elsewhere
             max_frame_size=MESSAGE_BYTES_MAX,
             socket_factory=connected,
@@ -87,23 +93,30 @@ async def open_connection(client: Client, token: str | None) -> Connection:
             f"{client.url} answered {status}" if status else f"{client.url} is no WebSocket server", status
         ) from error
     except (OSError, WSError, TimeoutError, UnicodeError) as error:
+        await _given_up(opening, sockets)
         why = readable(error) or type(error).__name__
         raise HandshakeFailedError(f"{client.url} cannot be reached ({why})") from error
-    finally:
-        if not opening.done():
-            if not sockets:
-                opening.cancel()
-            for sock in sockets:
-                with suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
-            await asyncio.wait([opening])
-            if not opening.cancelled() and opening.exception() is None:
-                await _ended(opening.result()[0])
+    except asyncio.CancelledError:
+        await _given_up(opening, sockets)
+        raise
     if not isinstance(connection, Connection):
         await _ended(transport)
         raise HandshakeFailedError(f"{client.url} hung up before it answered")
-    connection.transport = transport
     return connection
+
+
+async def _given_up(
+    opening: asyncio.Future[tuple[WSTransport, WSListener]], sockets: list[socket.socket]
+) -> None:
+    """Nobody waits for the handshake any more: have it end, and its socket be closed."""
+    if not sockets:
+        opening.cancel()
+    for sock in sockets:
+        with suppress(OSError):  # it is closed already
+            sock.shutdown(socket.SHUT_RDWR)
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        await _ended(opening.result()[0])
 
 
 async def _connect(host: str, port: int) -> socket.socket:
@@ -130,7 +143,8 @@ async def _ended(transport: WSTransport) -> None:
     """Cut the connection, and wait until its socket is closed."""
     transport.disconnect(graceful=False)
     with suppress(WSError, TimeoutError):
-        await asyncio.wait_for(transport.wait_disconnected(), CLOSE_PATIENCE_S)
+        async with asyncio.timeout(CLOSE_PATIENCE_S):
+            await transport.wait_disconnected()
 
 
 class Connection(WSListener):
@@ -165,7 +179,9 @@ class Connection(WSListener):
                 transport.send(WSMsgType.TEXT, b'{"type":"ping"}')
                 self._pinged_at = time.monotonic()
                 try:
-                    await asyncio.wait_for(transport.wait_disconnected(), PING_INTERVAL_S)
+                    # No asyncio.wait_for: before Python 3.12 it can swallow a cancellation.
+                    async with asyncio.timeout(PING_INTERVAL_S):
+                        await transport.wait_disconnected()
                 except TimeoutError:
                     if time.monotonic() - self._ponged_at > PONG_PATIENCE_S:
                         self.failure = f"{self._client.url} does not answer"
@@ -225,7 +241,14 @@ class Connection(WSListener):
 
     # ---- what comes in ----
 
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        # Before anything that came in the same read as the server's answer.
+        self.transport = transport
+        self._client.opened(self)
+
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self.failure is not None or self.close_code is not None:
+            return  # of the same read, after the end
         try:
             if frame.msg_type == WSMsgType.CLOSE:
                 self._closed(frame.get_payload_as_bytes())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 QUEUE_LIMIT = 10_000  # events that wait one by one; what comes beyond is conflated
+LATEST_LIMIT = 4 * 65_536  # kinds of events that can be conflated, of as many symbols as there are stream ids
 
 
 class Update(NamedTuple):
@@ -59,7 +60,8 @@ class Backlog:
     """Events that wait for the program: each of the first QUEUE_LIMIT, of those after them the latest a symbol.
 
     No volume is lost by that: of a symbol's updates, the price is the latest and the volume is the sum. So it holds
-    QUEUE_LIMIT events and a few a symbol, however long nobody takes one.
+    QUEUE_LIMIT events and a few a symbol, however long nobody takes one. Of a server that names others with each
+    connection no more than LATEST_LIMIT are kept. `conflated` counts those that are not there by themselves.
     """
 
     def __init__(self) -> None:
@@ -91,6 +93,9 @@ class Backlog:
             before = self._latest.pop(key, None)
         if before is not None:
             self.conflated += 1
+        elif len(self._latest) >= LATEST_LIMIT:
+            self.conflated += 1
+            return
         self._latest[key] = event
 
     def take(self) -> Event | None:

@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -17,6 +18,7 @@ LOGOUT_PATH = "/api/v1/auth/logout"
 ANSWER_PATIENCE_S = 15.0  # for a whole answer: a login takes part of a second of hashing
 ANSWER_BYTES_MAX = 64 * 1024
 LONGEST_WAIT_S = 3600.0  # that a server can ask for
+EXAMPLE = "http://127.0.0.1:8080"
 SHOWN_MAX = 300  # characters of a server's own words
 _TOKEN = re.compile(r"[!-~]{1,4096}")  # it becomes a header: no spaces, no line ends
 
@@ -56,7 +58,7 @@ def readable(text: object) -> str:
 
 async def log_in(credentials: Credentials) -> Login:
     """A new session. ServerRefusedError where it would be refused again, LoginLaterError where it may not."""
-    url = credentials.rest.rstrip("/") + LOGIN_PATH
+    url = _address(credentials.rest) + LOGIN_PATH
     named = {"username": credentials.username, "password": credentials.password}
     status, headers, body = await _post(url, orjson.dumps(named))
     if status == 200:
@@ -74,17 +76,31 @@ async def log_in(credentials: Credentials) -> Login:
 
 async def log_out(rest: str, token: str) -> None:
     """End the session; also well where it had ended. TradebackError where that could not be done."""
-    url = rest.rstrip("/") + LOGOUT_PATH
+    url = _address(rest) + LOGOUT_PATH
     status, _, body = await _post(url, b"", {"Authorization": f"Bearer {token}"})
     if not 200 <= status < 300 and status != 401:
         raise ServerRefusedError(f"{url} answered {status} ({_told(body)})")
 
 
+def _address(rest: str) -> str:
+    """Where paths are appended. ServerRefusedError for what is no address."""
+    try:
+        parts = urlsplit(rest)
+        named = (
+            parts.scheme in ("http", "https") and parts.hostname and not parts.query and not parts.fragment
+        )
+        if named and " " not in rest and httpx.URL(rest).host:
+            return rest.rstrip("/")
+    except (ValueError, httpx.InvalidURL) as error:
+        raise ServerRefusedError(f"{rest!r} is no address ({error}): give one like {EXAMPLE}") from error
+    raise ServerRefusedError(f"{rest!r} is no address: give one like {EXAMPLE}")
+
+
 async def _post(
     url: str, content: bytes, headers: dict[str, str] | None = None
 ) -> tuple[int, httpx.Headers, bytes]:
-    """Status, headers and body. No redirects: they would carry the password elsewhere. LoginLaterError, and
-    ServerRefusedError for what is no address."""
+    """Status, headers and body. No redirects: they would carry the password elsewhere. LoginLaterError where
+    there is no answer."""
     sent = {"Content-Type": "application/json", "Accept-Encoding": "identity", **(headers or {})}
     try:
         async with (
@@ -100,10 +116,6 @@ async def _post(
                         f"{url} answered more than {ANSWER_BYTES_MAX} bytes: see that this is the REST interface"
                     )
             return answer.status_code, answer.headers, bytes(body)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ServerRefusedError(
-            f"{url} is no address ({error}): give one like http://127.0.0.1:8080"
-        ) from error
     except (httpx.HTTPError, TimeoutError) as error:
         why = readable(error) or type(error).__name__
         raise LoginLaterError(f"{url} cannot be reached ({why})") from error
