@@ -23,7 +23,7 @@ from tests.reference.market import Market
 from tradeback._fast import epoll
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.stats import Stats
-from tradeback.config import WebSocketConfig
+from tradeback.config import CorsConfig, WebSocketConfig
 from tradeback.errors import DataFolderError
 from tradeback.server.counters import SERVER_VALUES
 from tradeback.server.hub import Hub
@@ -103,7 +103,11 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    symbols: int = 5, json: bool = False, secret: bytes | None = None, **settings: Any
+    symbols: int = 5,
+    json: bool = False,
+    secret: bytes | None = None,
+    cors: CorsConfig | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Served]:
     """A hub on a free port of the loopback interface. Lets anonymous clients in, unless `settings` say no."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +115,7 @@ async def served(
         carried = MarketSymbols(market)
         config = WebSocketConfig(**({"anonymous": True, "accepts_per_second": 100_000} | settings))
         fanout = FanOut(market.table, Stats.in_memory(SERVER_VALUES))
-        hub = Hub(config, fanout, carried, secret=secret, binary=not json)
+        hub = Hub(config, fanout, carried, cors=cors, secret=secret, binary=not json)
         await hub.start("127.0.0.1", 0)
         try:
             yield Served(hub, market, carried)

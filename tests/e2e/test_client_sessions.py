@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
 
 from tests.e2e.hubs import TEXT, RawClient, Served, mask_frame, request, run, served
 from tests.e2e.logins import bearer, cookie
+from tradeback.config import CorsConfig
 from tradeback.errors import ProtocolError
 from tradeback.model import Account
 from tradeback.server import client as client_module
@@ -56,7 +58,7 @@ class Told:
 
 
 @asynccontextmanager
-async def told(symbols: int = 5, anonymous: bool = False, **settings: object) -> AsyncIterator[Told]:
+async def told(symbols: int = 5, anonymous: bool = False, **settings: Any) -> AsyncIterator[Told]:
     """A hub whose recorder has told it everything, which was nothing."""
     async with served(symbols, secret=SECRET, anonymous=anonymous, **settings) as serving:
         telling = Told(serving)
@@ -101,6 +103,33 @@ def test_a_token_is_checked_also_where_none_is_needed() -> None:
             telling.nothing_new()
             assert await stranger.closed() == 4401
             await stranger.leave()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("cors", "named", "status"),
+    [
+        (CorsConfig(), (), 403),
+        (CorsConfig(allowed_origins=("http://a.example",)), (), 101),
+        (CorsConfig(), ("http://a.example",), 101),
+        (CorsConfig(allowed_origins=("http://a.example",), allow_credentials=False), (), 401),
+        (CorsConfig(allowed_origins=("*",), allow_credentials=False), (), 401),
+        (CorsConfig(), ("*",), 401),  # it may connect, but not with a cookie that it did not ask for
+    ],
+)
+def test_a_cookie_counts_from_pages_that_may_act_for_the_user(
+    cors: CorsConfig, named: tuple[str, ...], status: int
+) -> None:
+    async def scenario() -> None:
+        async with told(cors=cors, allowed_origins=named) as telling:
+            port, token = telling.serving.port, new_token(SECRET, 1000)
+            telling.account([token])
+            elsewhere = {"Origin": "http://a.example"}
+            assert await status_of(port, cookie(token) | elsewhere) == status
+            assert await status_of(port, bearer(token) | elsewhere) == (403 if status == 403 else 101)
+            for ours in ({}, {"Origin": "http://localhost:8080"}):
+                assert await status_of(port, cookie(token) | ours) == 101
 
     run(scenario())
 

@@ -17,7 +17,7 @@ from tradeback.server.sessions import Credential, Sessions, Standing
 from tradeback.tokens import brought_tokens, check_token, token_expiry
 
 if TYPE_CHECKING:
-    from tradeback.config import WebSocketConfig
+    from tradeback.config import CorsConfig, WebSocketConfig
 
 WS_PATH = "/api/v1/ws"
 HEALTH_PATH = "/health"
@@ -39,10 +39,11 @@ def unauthorized(message: str) -> WSUpgradeResponse:
 
 def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str]) -> bool:
     """Decision 19: no Origin (a program), the host that was called, on any port, or one of the list."""
-    if origin is None:
-        return True
-    if origin in allowed or "*" in allowed:
-        return True
+    return origin is None or origin in allowed or "*" in allowed or is_ours(origin, host)
+
+
+def is_ours(origin: str, host: str | None) -> bool:
+    """Whether an origin is that of the host that was called, on any port."""
     try:
         theirs, ours = urlsplit(origin).hostname, urlsplit(f"//{host}").hostname if host else None
     except ValueError:
@@ -68,12 +69,14 @@ class Admission:
         config: WebSocketConfig,
         sessions: Sessions[Any],
         *,
-        origins: Sequence[str] = (),
+        cors: CorsConfig | None = None,
         secret: bytes | None = None,
     ) -> None:
         self._config = config
         self._sessions = sessions
-        self._origins = tuple(config.allowed_origins) or tuple(origins)
+        named = () if cors is None else cors.allowed_origins
+        self._origins = tuple(config.allowed_origins) or tuple(named)
+        self._cookies_of_others = cors is None or cors.allow_credentials
         self._secret = secret
 
     def answer(self, request: WSUpgradeRequest, clients: int) -> tuple[WSUpgradeResponse, Credential | None]:
@@ -97,7 +100,8 @@ class Admission:
     def _credential(self, request: WSUpgradeRequest) -> Credential | None:
         """The token that the request brings, found good as far as is known now. Raises TokenError."""
         headers = request.headers
-        tokens = brought_tokens(headers.getall("Cookie", ()), headers.getall("Authorization", ()))
+        cookies = headers.getall("Cookie", ()) if self._cookies_count(request) else ()
+        tokens = brought_tokens(cookies, headers.getall("Authorization", ()))
         if not tokens:
             return None
         if self._secret is None:
@@ -106,6 +110,14 @@ class Admission:
         if self._sessions.standing(credential, time.time()) is Standing.ENDED:
             raise TokenError("The session has ended: log in again")
         return credential
+
+    def _cookies_count(self, request: WSUpgradeRequest) -> bool:
+        """A browser sends the cookie whatever page connects. That of a page elsewhere counts as little as over REST:
+        where its origin is named, `*` is no name, and not without `allow_credentials`."""
+        origin = request.headers.get("Origin")
+        if origin is None or is_ours(origin, request.headers.get("Host")):
+            return True
+        return self._cookies_of_others and origin in self._origins
 
     def _refusal(self, request: WSUpgradeRequest, clients: int) -> WSUpgradeResponse | None:
         """The answer to a request that is not to be upgraded, whoever sends it."""

@@ -78,7 +78,7 @@ class Server:
                 self._config.websocket,
                 self.fanout,
                 self.carried,
-                origins=self._config.server.cors.allowed_origins,
+                cors=self._config.server.cors,
                 secret=self._secret,
                 binary=self._config.features.binary_websocket,
             )

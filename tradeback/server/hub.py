@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 from http import HTTPStatus
 from time import monotonic_ns
@@ -23,7 +23,7 @@ from tradeback._fast.listener import (
     TextSink,
 )
 from tradeback._fast.stats import Stats
-from tradeback.config import WebSocketConfig
+from tradeback.config import CorsConfig, WebSocketConfig
 from tradeback.errors import CloseCode
 from tradeback.server.accepting import BACKLOG, AcceptingSocket, bind
 from tradeback.server.admission import Admission
@@ -76,7 +76,7 @@ class Hub:
         fanout: FanOut,
         symbols: Symbols,
         *,
-        origins: Sequence[str] = (),
+        cors: CorsConfig | None = None,
         secret: bytes | None = None,
         binary: bool = True,
     ) -> None:
@@ -88,7 +88,7 @@ class Hub:
         self.texts = Texts(fanout, self.clients)
         self.sessions: Sessions[Client] = Sessions()
         self.settling = Settling(self.sessions, self.stats)
-        self._admission = Admission(config, self.sessions, origins=origins, secret=secret)
+        self._admission = Admission(config, self.sessions, cors=cors, secret=secret)
         self._limits = ClientLimits(config)
         self._binary = binary
         self._budget_ns = int(config.flush_budget * 1e9)
