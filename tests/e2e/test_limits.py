@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.e2e.api import Answer, ApiProcess
@@ -99,6 +101,17 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path,
             time.sleep(0.01)
         statuses = Counter(api.ask(DOCUMENT).status for _ in range(50))
         assert statuses == {200: 40, 429: 10}
+        # Whoever is asked for metrics tells of all workers, also of those that ended.
+        deadline = time.monotonic() + 60
+        while written(tmp_path / "sim" / "requests") < 50:
+            assert time.monotonic() < deadline, "the workers do not write their counts"
+            time.sleep(0.05)
+        os.kill(children_of(api.process.pid)[0], signal.SIGKILL)
+        counted = api.ask("/api/v1/metrics").body.decode()
+        for status, count in statuses.items():
+            labels = f'method="GET",route="{DOCUMENT}",status="{status}"'
+            assert f"tradeback_api_requests_total{{{labels}}} {count}.0" in counted
+        assert f'request_seconds_count{{route="{DOCUMENT}"}} 50.0' in counted
         redis.kill()
         # Each worker counts for itself meanwhile; a limit fails no request.
         assert {api.ask("/udf/time").status for _ in range(30)} == {200}
@@ -107,13 +120,19 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path,
         assert api.ask("/udf/time").status == 200
         redis.signal(signal.SIGCONT)
         deadline = time.monotonic() + 60
-        while redis.ask("DBSIZE") == ":0":
+        while redis.ask("DBSIZE") == ":0" or "in Redis again" not in (tmp_path / "api.log").read_text():
             assert api.ask("/udf/time").status == 200
             assert time.monotonic() < deadline, "Redis is not asked again"
     log = (tmp_path / "api.log").read_text()
     assert "Redis does not answer" in log
     assert "in Redis again" in log
     assert "Traceback" not in log
+
+
+def written(folder: Path) -> int:
+    """How many requests for the document the workers have written down."""
+    told = [orjson.loads(path.read_bytes()) for path in folder.glob("*.json")]
+    return sum(sum(one[DOCUMENT]["answered"].values()) for one in told if DOCUMENT in one)
 
 
 def test_workers_without_redis_are_refused(tmp_path: Path) -> None:

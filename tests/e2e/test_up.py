@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 import pytest
 
+from tests.e2e.api import ask
 from tests.e2e.processes import Watched, children_of
 from tests.e2e.running import SIM_EXCHANGE, Up, ask_control
 from tradeback.config import ExchangeConfig
@@ -115,6 +118,42 @@ def test_up_killed_outright_leaves_nothing_running(tmp_path: Path, when: str) ->
     # It let go of everything: the next one finds nothing in its way.
     with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
         assert up.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_an_api_that_is_killed_is_back_at_its_address(tmp_path: Path) -> None:
+    """The process that answers, or its parent; with connections open, one in the middle of a request."""
+    with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
+        address, _ = up.await_login()
+        port = urlsplit(address).port
+        assert port is not None
+        for which in ("the process that answers", "its parent"):
+            (parent,) = [pid for pid in children_of(up.process.pid) if b"api" in command_of(pid)]
+            (worker,) = children_of(parent)
+            with ExitStack() as stack:
+                for begun in (b"GET /api/v1/health HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /api/v1/he"):
+                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                    connection.sendall(begun)
+                victim = worker if which == "the process that answers" else parent
+                both = [stack.enter_context(Watched(pid)) for pid in (worker, victim)]
+                os.kill(victim, signal.SIGKILL)
+                assert all(process.ended(60) for process in both)
+                deadline = time.monotonic() + 60
+                while True:
+                    try:
+                        assert ask(port, "/api/v1/health").status == 200
+                        break
+                    except (OSError, HTTPException):
+                        assert time.monotonic() < deadline, "the API was not started again"
+                        time.sleep(0.05)
+        assert up.stop() == 0
+    log = (tmp_path / "up.log").read_text()
+    assert "could not be started again" not in log
+    assert "Traceback" not in log
+
+
+def command_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 @pytest.mark.timeout(120)

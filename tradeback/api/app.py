@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import falcon
@@ -16,10 +17,11 @@ from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
 from tradeback.api.limits import Counts, Limits, MemoryCounts
 from tradeback.api.marketwatch import MarketWatchResource
-from tradeback.api.metrics import MappedCounters, MetricsResource, Requests
+from tradeback.api.metrics import MappedCounters, MetricsResource
 from tradeback.api.middleware import Answer, Bounded, Cors, Measured
 from tradeback.api.openapi.page import OpenApiResource
 from tradeback.api.page import PageResource
+from tradeback.api.requests import Requests
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
 from tradeback.api.udf import UdfResource
@@ -31,12 +33,17 @@ log = structlog.get_logger(__name__)
 
 
 def create_app(
-    config: Config, stores: Stores, secret: bytes, counts: Counts | None = None
+    config: Config,
+    stores: Stores,
+    secret: bytes,
+    counts: Counts | None = None,
+    shared: Path | None = None,
 ) -> App[Request, Answer]:
-    """The application; `secret` signs session tokens (`tokens.py`), `counts` are those of the limits, None: of this
-    process. Its caller closes the stores."""
+    """The application; `secret` signs session tokens (`tokens.py`). What limits count is in `counts`, None: of this
+    process; what metrics count is added up in `shared`, None: no other process answers. Its caller closes the stores.
+    """
     registry = CollectorRegistry()
-    requests = Requests()
+    requests = Requests(shared)
     book = SymbolBook(stores)
     features = config.features
     described = OpenApiResource()

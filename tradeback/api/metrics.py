@@ -1,9 +1,7 @@
-"""Prometheus: the API's own counters, and those of server and recorder out of their mapped files."""
+"""Prometheus: what the API counts itself (`requests.py`), and what server and recorder count in mapped files."""
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
@@ -25,67 +23,8 @@ from tradeback.store.stats import Histogram as MappedHistogram
 from tradeback.store.stats import Reading, bucket_start
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
-METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 # Powers of two in ns between which durations are told, 1 us to 68 s: the mapped histograms have 8 times as many.
 FIRST_POWER, LAST_POWER = 10, 36
-BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-
-
-class _Route:
-    """What was asked of one route: requests by method and status, how many took how long, and all their seconds."""
-
-    __slots__ = ("answered", "buckets", "seconds")
-
-    def __init__(self) -> None:
-        self.answered: dict[tuple[str, int], int] = {}
-        self.buckets = [0] * (len(BUCKETS_S) + 1)
-        self.seconds = 0.0
-
-
-class Requests(Collector):
-    """Requests by route, method and status, and how long they took.
-
-    Counted here, under one lock, and told to Prometheus when it asks: its own counters look a child up by its labels
-    for each request, which takes longer than reading a price.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._routes: dict[str, _Route] = {}
-
-    def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One request. A method of the client's own invention is counted as `other`."""
-        answer = method if method in METHODS else "other", status
-        bucket = bisect_left(BUCKETS_S, seconds)
-        with self._lock:
-            counted = self._routes.get(route)
-            if counted is None:
-                counted = self._routes[route] = _Route()
-            counted.answered[answer] = counted.answered.get(answer, 0) + 1
-            counted.buckets[bucket] += 1
-            counted.seconds += seconds
-
-    def describe(self) -> list[Metric]:
-        return []
-
-    def collect(self) -> Iterator[Metric]:
-        count = CounterMetricFamily(
-            "tradeback_api_requests", "Requests that were answered.", labels=("route", "method", "status")
-        )
-        times = HistogramMetricFamily(
-            "tradeback_api_request_seconds",
-            "From the request's arrival at the application to its answer.",
-            labels=("route",),
-        )
-        with self._lock:
-            for route, counted in self._routes.items():
-                for (method, status), number in counted.answered.items():
-                    count.add_metric((route, method, str(status)), number)
-                totals = map(float, accumulate(counted.buckets))
-                buckets = list(zip((*map(repr, BUCKETS_S), "+Inf"), totals, strict=True))
-                times.add_metric((route,), buckets, counted.seconds)
-        yield count
-        yield times
 
 
 class MappedCounters(Collector):

@@ -10,8 +10,8 @@ from typing import Any
 from falcon import Request, Response, ResponseOptions
 
 from tradeback.api.answers import UDF_PREFIXES, Refused
-from tradeback.api.metrics import Requests
 from tradeback.api.origin import origin_allowed
+from tradeback.api.requests import Requests
 from tradeback.config import CorsConfig
 
 MAX_BODY_BYTES = 64 * 1024

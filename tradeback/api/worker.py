@@ -11,9 +11,12 @@ the kernel does not take at once is sent by the main loop.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import secrets
 import selectors
+import signal
 import socket
 import time
 from collections import deque
@@ -36,6 +39,7 @@ from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 from tradeback.api.answers import JSON, NO_STORE, UDF_PREFIXES
 from tradeback.api.middleware import CONSTANT_HEADERS, MAX_BODY_BYTES
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MAX_HEAD_BYTES = 64 * 1024
 RECEIVE_BYTES = 16 * 1024
 MAX_SIZE_DIGITS = 12
@@ -148,6 +152,7 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         self._lingering: deque[Any] = deque()
         self._sending: dict[Any, None] = {}
         self._sweep_at = 0.0
+        _end_with_parent(self.ppid)
         super().init_process()
 
     # In the main thread.
@@ -345,6 +350,18 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             client.sendall(answer.encode("latin-1") + body)
         except OSError as error:
             self.log.debug("a client is gone: %s", error)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel end this process when its parent is gone: its address must be free for the next one at once.
+
+    gunicorn's worker looks after its parent every second, and then waits for its clients.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _is_whole(data: bytes) -> tuple[bool, bool]:

@@ -12,6 +12,7 @@ from limits.storage import RedisStorage
 from tradeback.api.app import create_app
 from tradeback.api.gunicorn_conf import Gunicorn
 from tradeback.api.limits import Counts, MemoryCounts, SharedCounts
+from tradeback.api.requests import open_shared
 from tradeback.api.stores import Store, Stores
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
@@ -30,6 +31,7 @@ from tradeback.store.stats import read_all
 from tradeback.tokens import load_secret
 
 BACKLOG = 1_024
+REQUESTS_FOLDER = "requests"  # of the counts of several workers
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +56,15 @@ def api(config: Config, ready_fd: int | None) -> None:
         log.info("api ready", rest=address)
         tell_ready(ready_fd, {"rest": address})
 
+    workers = config.server.workers
+    shared = open_shared(config.data.of(config.exchange.name) / REQUESTS_FOLDER) if workers > 1 else None
     seconds = config.server.read_timeout + config.server.write_timeout
     Gunicorn(
         listener,
-        lambda: create_app(config, stores_of(config), secret, counts_of(config)),
+        lambda: create_app(config, stores_of(config), secret, counts_of(config), shared),
         ready,
         seconds,
-        config.server.workers,
+        workers,
     ).run()
 
 
