@@ -147,6 +147,23 @@ def test_each_path_takes_the_methods_of_the_document(running: Running) -> None:
             assert set(answer.headers["allow"].split(", ")) == described, (method, path)
 
 
+@pytest.mark.parametrize("path", ["/api/v1/symbols", "/udf/config", "/api/v1/tradingview/config"])
+def test_what_is_refused_before_there_is_a_request(running: Running, path: str) -> None:
+    described = DOCUMENT["paths"][path]["get"]["responses"]
+    for status, answer in (
+        (414, running.api.ask(f"{path}?{'x' * 5_000}")),
+        (431, running.api.ask(path, X="x" * 9_000)),
+        (431, running.api.ask(path, **{f"X_{n}": "x" for n in range(60)})),
+        (413, running.api.ask(path, body=b"x" * 65_537)),
+        (411, running.api.ask(path, Transfer_Encoding="chunked")),
+    ):
+        assert answer.status == status
+        for name in ("x-request-id", "cache-control", "content-type"):
+            assert name in answer.headers, (name, answer)
+        schema = described[str(status)]["content"]["application/json"]["schema"]
+        jsonschema.validate(answer.json, {**schema, "components": DOCUMENT["components"]})
+
+
 def test_the_document_is_one_of_openapi_3_1() -> None:
     identifiers = [
         operation["operationId"] for methods in DOCUMENT["paths"].values() for operation in methods.values()

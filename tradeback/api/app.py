@@ -48,7 +48,7 @@ def create_app(
     features = config.features
     described = OpenApiResource()
     udf = UdfResource(book, stores, config)
-    health = HealthResource(Components(book, stores), stores)
+    health = HealthResource(Components(book, stores), stores, config.exchange.mute_limit)
     sessions = Sessions(config, stores, secret)
     auth = AuthResource(sessions, stores, config)
     marketwatch = MarketWatchResource(sessions, book, stores)

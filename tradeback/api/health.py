@@ -17,6 +17,7 @@ from tradeback.api.symbols import MS_NS, SymbolBook, current_price
 
 log = structlog.get_logger(__name__)
 
+PROCESSES = ("server", "recorder")
 ALIVE = b'{"status":"ok"}'
 
 
@@ -56,15 +57,20 @@ class Components:
         except Unavailable as error:
             log.warning("a component cannot be read", component=error.component, reason=str(error))
             told = {"state": "unavailable"}
-        return {**told, "latency_ms": round((time.perf_counter() - began) * 1000, 3)}
+        return _took(began, told)
 
 
 class HealthResource:
-    """`GET /health`: it touches nothing; `/health/ready` and `/health/detailed` ask."""
+    """`GET /health`: it touches nothing; `/health/ready` and `/health/detailed` ask.
 
-    def __init__(self, components: Components, stores: Stores) -> None:
+    503 where something cannot be read. Where all can be read, but a process is not running or the exchange has been
+    silent for `mute_limit` seconds, the detailed one says `degraded` with 200: what is stored is answered all the same.
+    """
+
+    def __init__(self, components: Components, stores: Stores, mute_limit: float) -> None:
         self._components = components
         self._stores = stores
+        self._mute_ms = mute_limit * 1000
 
     def on_get(self, request: Request, response: Response) -> None:
         write_bytes(response, ALIVE)
@@ -77,25 +83,46 @@ class HealthResource:
     def on_get_detailed(self, request: Request, response: Response) -> None:
         params.query(request, ())
         components = {name: self._components.ask(name) for name in self._components.questions}
+        feed = self._feed(components["prices"].pop("feed_age_ms", None))
+        began = time.perf_counter()
         try:
-            processes = {
-                name: {
-                    "state": "running" if reading.running else "ended",
-                    "started_ms": reading.started_ns // MS_NS,
-                }
-                for name, reading in read_counters(self._stores).items()
-            }
+            read = read_counters(self._stores)
         except Unavailable as error:
             log.warning("a component cannot be read", component=error.component, reason=str(error))
-            components["counters"] = {"state": "unavailable"}
-            processes = {}
-        fine = all(told["state"] == "ok" for told in components.values())
-        self._answer(response, {"components": components, "processes": processes}, fine)
+            components["counters"] = _took(began, {"state": "unavailable"})
+            processes = {name: _process("unknown") for name in PROCESSES}
+        else:
+            components["counters"] = _took(began, {"state": "ok"})
+            processes = {name: _process("never started") for name in PROCESSES} | {
+                name: _process("running" if reading.running else "ended", reading.started_ns)
+                for name, reading in read.items()
+            }
+        running = all(processes[name]["state"] == "running" for name in PROCESSES)
+        self._answer(
+            response,
+            {"components": components, "feed": feed, "processes": processes},
+            all(told["state"] == "ok" for told in components.values()),
+            fresh=running and feed["state"] == "ok",
+        )
+
+    def _feed(self, age_ms: int | None) -> dict[str, Any]:
+        """Whether the exchange was heard of lately: a connection that is silent for longer is given up."""
+        silent = age_ms is None or age_ms > self._mute_ms
+        return {"state": "silent" if silent else "ok", "age_ms": age_ms}
 
     @staticmethod
-    def _answer(response: Response, content: dict[str, Any], fine: bool) -> None:
-        response.status = 200 if fine else 503
-        write_json(response, {"status": "ok" if fine else "unavailable", **content})
+    def _answer(response: Response, content: dict[str, Any], readable: bool, *, fresh: bool = True) -> None:
+        response.status = 200 if readable else 503
+        state = ("ok" if fresh else "degraded") if readable else "unavailable"
+        write_json(response, {"status": state, **content})
+
+
+def _took(began: float, told: dict[str, Any]) -> dict[str, Any]:
+    return {**told, "latency_ms": round((time.perf_counter() - began) * 1000, 3)}
+
+
+def _process(state: str, started_ns: int | None = None) -> dict[str, Any]:
+    return {"state": state, "started_ms": None if started_ns is None else started_ns // MS_NS}
 
 
 class WebSocketResource:

@@ -41,7 +41,7 @@ class UdfResource:
     def __init__(self, book: SymbolBook, stores: Stores, config: Config) -> None:
         self._book = book
         self._stores = stores
-        self._features = config.features
+        self._bars_served = config.features.aggregation_enabled
         self._exchange = config.exchange.name.upper()
 
     def on_get_config(self, request: Request, response: Response) -> None:
@@ -58,7 +58,7 @@ class UdfResource:
                     {"value": self._exchange, "name": self._exchange, "desc": self._exchange},
                 ],
                 "symbols_types": [{"name": "All types", "value": ""}, {"name": "Crypto", "value": "crypto"}],
-                "supported_resolutions": list(SERVED),
+                "supported_resolutions": list(SERVED) if self._bars_served else [],
             },
         )
 
@@ -79,10 +79,10 @@ class UdfResource:
                 "format": "price",
                 "pricescale": 10**info.price_precision,
                 "minmov": 1,
-                "has_intraday": True,
-                "has_daily": True,
-                "supported_resolutions": list(SERVED),
-                "intraday_multipliers": INTRADAY,
+                "has_intraday": self._bars_served,
+                "has_daily": self._bars_served,
+                "supported_resolutions": list(SERVED) if self._bars_served else [],
+                "intraday_multipliers": INTRADAY if self._bars_served else [],
                 "volume_precision": info.quantity_precision,
                 "data_status": "streaming",
                 "currency_code": info.quote_currency,
@@ -117,7 +117,7 @@ class UdfResource:
         start, end = _range(given)
         countback = params.integer(given, "countback", 0, FAR)
         symbol = self._symbol(given)
-        if not self._features.aggregation_enabled:
+        if not self._bars_served:
             raise switched_off("FEATURE_AGGREGATION_ENABLED")
         first = 0 if countback else start
         with self._stores.history.use() as history:
@@ -205,8 +205,10 @@ class UdfResource:
             return {"s": "error", "n": text, "v": {}, "errmsg": f"no trade of {symbol.name} has arrived yet"}
         day = RESOLUTIONS["1d"]
         midnight = now_ns - now_ns % day
-        with self._stores.history.use() as history:
-            bars = history.bars(symbol.stream_id, "1d", midnight - day, midnight + day)
+        bars = []
+        if self._bars_served:
+            with self._stores.history.use() as history:
+                bars = history.bars(symbol.stream_id, "1d", midnight - day, midnight + day)
         today = next((bar for bar in bars if bar.open_time == midnight), None)
         yesterday = next((bar for bar in bars if bar.open_time < midnight), None)
         opened = today.open if today else price.price
@@ -234,6 +236,8 @@ class UdfResource:
         resolution = _resolution(given)
         start, end = _range(given)
         symbol = self._symbol(given)
+        if not self._bars_served:
+            return
         length = RESOLUTIONS[resolution]
         with self._stores.history.use() as history:
             bars = history.bars(symbol.stream_id, resolution, start, end, MAX_BARS)

@@ -24,7 +24,8 @@ DESCRIPTION = """Market data over REST.
 Every error is `{"error":{"code","message"}}`, under TradingView's paths `{"s":"error","errmsg"}`. A method that a path
 does not take is answered 405, and `Allow` names those that it takes; a path that does not exist 404. A parameter that
 is unknown, given twice or out of range is refused, never guessed at, except under TradingView's paths, where unknown
-ones are passed over. HEAD answers what GET does, without the body."""
+ones are passed over. What is no HTTP request is answered 400, 417 or 501 and ends its connection. HEAD answers what GET
+does, without the body."""
 UNROUTED = {
     "MethodNotAllowed": answer("The path does not take this method", {JSON: reference("Error")}, "Allow"),
     "NotFound": answer("There is no such path", {JSON: reference("Error")}),
@@ -68,9 +69,8 @@ def _complete(path: str, methods: dict[str, Any]) -> dict[str, Any]:
             "200": answer("In the header Allow", None, "Allow"),
             **{
                 str(status): answer(MEANINGS[status], {JSON: _error(path)})
-                for status in (*BEFORE_THE_ROUTE, 500)
+                for status in (*BEFORE_THE_ROUTE, *BEFORE_ALL, 500)
             },
-            **{str(status): told for status, told in BEFORE_ALL.items()},
         },
     }
     if "get" in whole:

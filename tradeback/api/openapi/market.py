@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradeback.api.bars import DEFAULT_BARS, MAX_BARS
+from tradeback.api.health import PROCESSES
 from tradeback.api.openapi.parts import (
     COUNT,
     FLAG,
@@ -30,7 +31,7 @@ from tradeback.model import FIBONACCI, RESOLUTIONS
 
 PRECISION: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "digits behind the point"}
 STATE: dict[str, Any] = {"enum": ["ok", "unavailable"]}
-LATENCY: dict[str, Any] = {"type": "number", "minimum": 0, "description": "how long it took to say so"}
+LATENCY: dict[str, Any] = {"type": "number", "minimum": 0, "description": "how long it took to say so, in ms"}
 
 
 def _component(**told: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def _component(**told: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {"state": STATE, "latency_ms": LATENCY, **told},
-        "required": ["state"],
+        "required": ["state", "latency_ms"],
         "additionalProperties": False,
     }
 
@@ -116,21 +117,31 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         components=object_of(catalog=STATE, history=STATE, prices=STATE),
     ),
     "Health": object_of(
-        status={"enum": ["ok", "unavailable"]},
-        components={
-            "type": "object",
-            "properties": {
-                "catalog": _component(active_symbols=COUNT),
-                "history": _component(journal_places={"type": "object", "additionalProperties": INTEGER}),
-                "prices": _component(symbols_with_price=COUNT, feed_age_ms={"type": ["integer", "null"]}),
-                "counters": _component(),
-            },
-            "required": ["catalog", "history", "prices"],
-            "additionalProperties": False,
+        status={
+            "enum": ["ok", "degraded", "unavailable"],
+            "description": "degraded: all can be read, but a process is not running or the exchange is silent",
         },
+        components=object_of(
+            catalog=_component(active_symbols=COUNT),
+            history=_component(journal_places={"type": "object", "additionalProperties": INTEGER}),
+            prices=_component(symbols_with_price=COUNT),
+            counters=_component(),
+        ),
+        feed=object_of(
+            state={"enum": ["ok", "silent"]},
+            age_ms={
+                "type": ["integer", "null"],
+                "minimum": 0,
+                "description": "since the exchange was last heard of",
+            },
+        ),
         processes={
             "type": "object",
-            "additionalProperties": object_of(state={"enum": ["running", "ended"]}, started_ms=UNIX_MS),
+            "additionalProperties": object_of(
+                state={"enum": ["running", "ended", "never started", "unknown"]},
+                started_ms={**UNIX_MS, "type": ["integer", "null"]},
+            ),
+            "required": list(PROCESSES),
         },
     ),
     "Document": object_of(False, openapi={"type": "string", "pattern": r"^3\.1\."}, paths={"type": "object"}),

@@ -20,10 +20,7 @@ HTML = "text/html"
 # Answered before there is a route, so before anything is counted.
 BEFORE_THE_ROUTE = (411, 413)
 # Answered before there is a request.
-BEFORE_ALL = {
-    414: {"description": "The path with its parameters is longer than 4,000 bytes or so"},
-    431: {"description": "There are more than 50 headers, or one is longer than 8,000 bytes or so"},
-}
+BEFORE_ALL = (414, 431)
 
 MEANINGS = {
     400: "A parameter or a field cannot be; `parameter` names it",
@@ -33,9 +30,11 @@ MEANINGS = {
     409: "The list is full",
     411: "A body without Content-Length",
     413: "The body is too large",
+    414: "The path with its parameters is longer than 4,000 bytes or so",
     415: "The body is no JSON by its Content-Type",
     426: "WebSockets are taken elsewhere: `websocket` says where",
     429: "Too many requests: wait as Retry-After says",
+    431: "There are more than 50 headers, or one is longer than 8,000 bytes or so",
     500: "A fault of ours, which is in the log with the answer's X-Request-Id",
     503: "A component cannot be read: `component` says which",
 }
@@ -157,9 +156,8 @@ def operation(
         answers[status] = answer("The answer", content, *headers)
     if "ETag" in headers:
         answers[304] = answer("Not changed: the client has the same", None, "ETag")
-    for refused in (*errors, *BEFORE_THE_ROUTE, 500):
+    for refused in (*errors, *BEFORE_THE_ROUTE, *BEFORE_ALL, 500):
         answers[refused] = answer(MEANINGS[refused], {JSON: reference(error)}, *OF_STATUS.get(refused, ()))
-    answers |= BEFORE_ALL
     told: dict[str, Any] = {
         "summary": summary,
         "parameters": list(parameters),
