@@ -7,6 +7,7 @@ const HOURS = 24;
 const RELOAD_MS = 600_000;
 const REPAINT_MS = 1_000;
 const AT_ONCE = 2;
+const [WIDTH, HEIGHT] = [56, 26]; // as panels.css has it: to ask would make the browser lay out the page
 
 // A long watchlist asks for its lines by and by: prices and the chart come first.
 const queue = [];
@@ -55,13 +56,11 @@ export class Sparkline {
   paint(now = false) {
     const time = performance.now();
     if (!now && time - this.#paintedAt < REPAINT_MS) return;
-    const width = this.canvas.clientWidth;
-    const height = this.canvas.clientHeight;
-    if (width === 0 || this.#closes.length < 2) return;
+    if (this.#closes.length < 2) return;
     this.#paintedAt = time;
     const scale = devicePixelRatio;
-    this.canvas.width = Math.round(width * scale);
-    this.canvas.height = Math.round(height * scale);
+    this.canvas.width = Math.round(WIDTH * scale);
+    this.canvas.height = Math.round(HEIGHT * scale);
     const context = this.canvas.getContext("2d");
     context.scale(scale, scale);
     const values = [...this.#closes.slice(0, -1), this.#quote.price ?? this.#closes.at(-1)];
@@ -69,8 +68,8 @@ export class Sparkline {
     const range = Math.max(...values) - low || 1;
     context.beginPath();
     values.forEach((value, index) => {
-      const x = 1 + (index / (values.length - 1)) * (width - 2);
-      const y = height - 2 - ((value - low) / range) * (height - 4);
+      const x = 1 + (index / (values.length - 1)) * (WIDTH - 2);
+      const y = HEIGHT - 2 - ((value - low) / range) * (HEIGHT - 4);
       if (index === 0) context.moveTo(x, y);
       else context.lineTo(x, y);
     });
@@ -78,8 +77,8 @@ export class Sparkline {
     context.lineWidth = 1.4;
     context.lineJoin = "round";
     context.stroke();
-    context.lineTo(width - 1, height);
-    context.lineTo(1, height);
+    context.lineTo(WIDTH - 1, HEIGHT);
+    context.lineTo(1, HEIGHT);
     context.globalAlpha = 0.12;
     context.fillStyle = context.strokeStyle;
     context.fill();

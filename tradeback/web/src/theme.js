@@ -29,12 +29,22 @@ export function toggle() {
 /** Calls `listener` after each change of the theme. */
 export const onChange = (listener) => listeners.add(listener);
 
+// Asking the style sheet makes the browser finish its styles at once, in the midst of what changes them.
+const colors = new Map();
+
 /** A colour of the style sheet, such as `up` for `--up`. */
-export const color = (name) =>
-  getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+export function color(name) {
+  let value = colors.get(name);
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+    colors.set(name, value);
+  }
+  return value;
+}
 
 function apply() {
   document.documentElement.dataset.theme = current();
+  colors.clear();
   for (const listener of listeners) listener();
 }
 
