@@ -9,26 +9,6 @@ export const RESOLUTIONS = [
   { name: "1d", seconds: 86400, spoken: "1 day" },
 ];
 
-/**
- * The bar after an update at `now` (unix seconds): the same one grown, or the next. `bar` stays as it is.
- * A clock that runs behind never makes a bar older than the one there is.
- */
-export function grown(bar, price, volume, now, length) {
-  const time = Math.floor(now / length) * length;
-  if (bar === undefined || time > bar.time) {
-    // An update without volume repeats a price; no trade opens a bar with it.
-    return volume > 0 ? { time, open: price, high: price, low: price, close: price, volume } : bar;
-  }
-  return {
-    time: bar.time,
-    open: bar.open,
-    high: Math.max(bar.high, price),
-    low: Math.min(bar.low, price),
-    close: price,
-    volume: bar.volume + volume,
-  };
-}
-
 /** Two lists of bars by rising time as one; where both have a time, the second one's bar. */
 export function merged(bars, fresh) {
   if (fresh.length === 0) return bars;

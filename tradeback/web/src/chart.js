@@ -9,9 +9,10 @@ import {
   LineStyle,
 } from "lightweight-charts";
 
-import { grown, merged } from "./bars.js";
+import { merged } from "./bars.js";
 import * as format from "./format.js";
 import { onNextFrame } from "./frame.js";
+import { LiveBars } from "./livebars.js";
 import * as rest from "./rest.js";
 import * as theme from "./theme.js";
 
@@ -19,11 +20,6 @@ const FIRST_BARS = 500;
 const OLDER_BARS = 1000;
 const MOST_BARS = 50_000;
 const NEAR_THE_EDGE = 60;
-// How often the latest bars are asked for again: regularly, and when one has closed and all of it is stored.
-const MEND_BARS = 5;
-const MEND_MS = 10_000;
-const CLOSED_MS = 2_500;
-const MOST_MEANWHILE = 5_000; // updates that are kept while an answer is on its way
 
 export class Chart {
   #legend = document.getElementById("legend");
@@ -35,11 +31,11 @@ export class Chart {
   #symbol = null;
   #resolution = null;
   #precision = 2;
-  #fetching = null;
-  #meanwhile = null; // updates since the bars were asked for that are on their way
-  #timer = 0;
-  #older = null;
-  #complete = false;
+  #shown = null; // aborted once something else is shown
+  #live = null;
+  #failed = null; // what was to be shown, where its bars could not be had
+  #loadingOlder = false;
+  #complete = false; // there are no older bars
   #lines = [];
   #levels = null;
   #hovered = null;
@@ -72,57 +68,56 @@ export class Chart {
     this.#colour();
   }
 
-  /** Show a symbol at a resolution. What was shown before is gone at once. */
-  async show(symbol, precision, resolution) {
-    this.#older?.abort();
-    this.#older = null;
+  /** Show a symbol, a `Quote`, at a resolution. What was shown before is gone at once. */
+  async show(quote, resolution) {
+    this.clear();
+    const { symbol, precision } = quote;
+    const shown = new AbortController();
+    this.#shown = shown;
     this.#symbol = symbol;
     this.#resolution = resolution;
-    this.#complete = false;
-    this.#setBars([]);
-    this.setLevels(null);
-    const minMove = 10 ** -precision;
     this.#precision = precision;
+    const minMove = 10 ** -precision;
     this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove } });
     this.#chart.applyOptions({ timeScale: { timeVisible: resolution.seconds < 86_400 } });
     this.#tell("Loading bars …");
-    const bars = await this.#fetch(FIRST_BARS, (error) => this.#tell(`No bars: ${error.message}`));
-    if (bars === null) return;
-    this.#complete = bars.length < FIRST_BARS;
-    this.toNow();
-    this.#tell(this.#bars.length ? "" : "No trade of this symbol is stored yet.");
-  }
-
-  /** An update of the symbol that is shown, at `now` in unix seconds. */
-  update(price, volume, now) {
-    if (this.#resolution === null) return;
-    if (this.#meanwhile !== null && this.#meanwhile.length < MOST_MEANWHILE) {
-      this.#meanwhile.push([price, volume, now]);
-    }
-    if (this.#bars.length === 0 && this.#fetching !== null) return;
-    const last = this.#bars.at(-1);
-    const bar = grown(last, price, volume, now, this.#resolution.seconds);
-    if (bar === undefined || bar === last) return;
-    if (last === undefined || bar.time > last.time) {
-      this.#tell("");
-      this.#bars.push(bar);
-      this.#paintLast();
-      this.#mendAfter(CLOSED_MS);
-    } else {
-      this.#bars[this.#bars.length - 1] = bar;
-      onNextFrame(this.#paintLast);
+    try {
+      const bars = await rest.bars(symbol, resolution.name, { limit: FIRST_BARS, signal: shown.signal });
+      if (shown.signal.aborted) return;
+      this.#complete = bars.length < FIRST_BARS;
+      this.#setBars(bars);
+      this.toNow();
+      this.#tell(bars.length ? "" : "No trade of this symbol is stored yet.");
+      this.#live = this.#liveBars(quote, resolution, shown.signal);
+    } catch (error) {
+      if (shown.signal.aborted) return;
+      this.#failed = [quote, resolution];
+      this.#tell(`No bars: ${error.message}`);
     }
   }
 
-  /** As many bars as were missed since the last one that is there, and some more. */
-  async catchUp(now) {
-    const last = this.#bars.at(-1);
-    if (last !== undefined) {
-      const missed = Math.ceil((now - last.time) / this.#resolution.seconds);
-      await this.#mend(Math.min(missed + MEND_BARS, OLDER_BARS));
-    } else if (this.#symbol !== null && this.#fetching === null) {
-      await this.show(this.#symbol, this.#precision, this.#resolution);
-    }
+  /** Show nothing, and ask for nothing more. */
+  clear() {
+    this.#shown?.abort();
+    this.#shown = null;
+    this.#live?.stop();
+    this.#live = null;
+    this.#failed = null;
+    this.#loadingOlder = false;
+    this.#complete = false;
+    this.#setBars([]);
+    this.setLevels(null);
+  }
+
+  /** An update of the symbol that is shown. */
+  update(price, volume) {
+    this.#live?.update(price, volume);
+  }
+
+  /** The connection is a new one: what was missed meanwhile is asked for. */
+  restart() {
+    if (this.#live !== null) this.#live.restart();
+    else if (this.#failed !== null) this.show(...this.#failed);
   }
 
   /** Lines at these prices, by name; null for none. */
@@ -157,87 +152,67 @@ export class Chart {
   };
 
   async #loadOlder() {
-    if (this.#older !== null || this.#complete || this.#bars.length === 0) return;
+    if (this.#loadingOlder || this.#complete || this.#bars.length === 0) return;
     if (this.#bars.length >= MOST_BARS) return;
-    const older = new AbortController();
-    this.#older = older;
+    this.#loadingOlder = true;
+    const { signal } = this.#shown;
     try {
       const to = this.#bars[0].time;
-      const options = { to, limit: OLDER_BARS, signal: older.signal };
-      const bars = await rest.bars(this.#symbol, this.#resolution.name, options);
-      if (older.signal.aborted) return;
+      const bars = await rest.bars(this.#symbol, this.#resolution.name, { to, limit: OLDER_BARS, signal });
+      if (signal.aborted) return;
       this.#complete = bars.length < OLDER_BARS;
       if (bars.length > 0) this.#setBars(merged(bars, this.#bars));
     } catch (error) {
-      if (!older.signal.aborted) this.#tell(`No older bars: ${error.message}`);
+      if (!signal.aborted) this.#tell(`No older bars: ${error.message}`);
     } finally {
-      if (this.#older === older) this.#older = null;
+      if (!signal.aborted) this.#loadingOlder = false;
     }
   }
 
-  /**
-   * The latest bars as they are stored, and on top of the one in progress the updates that came since they were asked
-   * for. So what a page missed or counted into a neighbour, by its clock, is right again with the next time.
-   * Returns them, or null where something else is shown by then or they could not be had.
-   */
-  async #fetch(count, onFailure) {
-    this.#fetching?.abort();
-    clearTimeout(this.#timer);
-    const fetching = new AbortController();
-    this.#fetching = fetching;
-    this.#meanwhile = [];
-    try {
-      const options = { limit: count, signal: fetching.signal };
-      const bars = await rest.bars(this.#symbol, this.#resolution.name, options);
-      if (fetching.signal.aborted) return null;
-      this.#take(bars);
-      return bars;
-    } catch (error) {
-      if (!fetching.signal.aborted) onFailure(error);
-      return null;
-    } finally {
-      if (this.#fetching === fetching) {
-        this.#fetching = null;
-        this.#meanwhile = null;
-        this.#mendAfter(MEND_MS);
-      }
-    }
-  }
-
-  #take(bars) {
-    const last = this.#bars.at(-1);
-    const fresh = [...bars];
-    if (last === undefined || last.time <= (fresh.at(-1)?.time ?? 0)) {
-      for (const [price, volume, now] of this.#meanwhile) {
-        const bar = grown(fresh.at(-1), price, volume, now, this.#resolution.seconds);
-        if (bar === undefined) continue;
-        if (bar.time === fresh.at(-1)?.time) fresh.pop();
-        fresh.push(bar);
-      }
-    }
-    if (this.#differs(fresh)) this.#setBars(merged(this.#bars, fresh));
-  }
-
-  async #mend(count) {
-    if (this.#symbol === null) return;
-    await this.#fetch(count, (error) => {
-      console.info(`The latest bars are asked for again: ${error.message}`);
+  #liveBars(quote, resolution, signal) {
+    const { symbol } = quote;
+    return new LiveBars({
+      lengthMs: 1000 * resolution.seconds,
+      volumePrecision: quote.quantityPrecision,
+      newest: this.#bars.length ? 1000 * this.#bars.at(-1).time : null,
+      ask: async (fromMs) => {
+        const range = fromMs === null ? { limit: 2 } : { from: fromMs / 1000 };
+        const bars = await rest.bars(symbol, resolution.name, { ...range, signal });
+        return bars.map((bar) => ({ ...bar, time: 1000 * bar.time }));
+      },
+      now: () => rest.clock.now(),
+      emit: (bar) => this.#grow({ ...bar, time: bar.time / 1000 }),
+      reset: () => this.#mend(signal),
+      fail: (error) => {
+        if (!signal.aborted) console.info(`The latest bars are asked for again: ${error.message}`);
+      },
     });
   }
 
-  #mendAfter(ms) {
-    if (this.#fetching !== null) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      // Who looks at the page again gets the bars then.
-      if (document.hidden) this.#mendAfter(MEND_MS);
-      else this.#mend(this.#bars.length > 0 ? MEND_BARS : FIRST_BARS);
-    }, ms);
+  /** The last bar has changed, or there is a new one. */
+  #grow(bar) {
+    const last = this.#bars.at(-1);
+    if (last?.time === bar.time) {
+      this.#bars[this.#bars.length - 1] = bar;
+      onNextFrame(this.#paintLast);
+    } else if (last === undefined || bar.time > last.time) {
+      this.#bars.push(bar);
+      this.#tell("");
+      this.#paintLast();
+    } else {
+      this.#setBars(merged(this.#bars, [bar]));
+    }
   }
 
-  #differs(fresh) {
-    const times = new Map(this.#bars.slice(-fresh.length - MEND_BARS).map((bar) => [bar.time, bar]));
-    return fresh.some((bar) => JSON.stringify(times.get(bar.time)) !== JSON.stringify(bar));
+  /** Closed bars turned out to be others: trades that were missing have been fetched. */
+  async #mend(signal) {
+    try {
+      const bars = await rest.bars(this.#symbol, this.#resolution.name, { limit: FIRST_BARS, signal });
+      // The last one goes on growing with what is not stored yet.
+      if (!signal.aborted) this.#setBars(merged(this.#bars, bars.slice(0, -1)));
+    } catch (error) {
+      if (!signal.aborted) console.info(`Repaired bars are shown with the next ones: ${error.message}`);
+    }
   }
 
   #setBars(bars) {

@@ -1,6 +1,7 @@
 // The connection panel, twice a second: what the WebSocket does; and the pill and the banner that stand for it.
 
 import * as format from "./format.js";
+import { setText } from "./text.js";
 import { color } from "./theme.js";
 
 const SECONDS = 60;
@@ -93,19 +94,17 @@ export class ConnectionPanel {
     this.#pill.dataset.delay =
       state === "connected" && roundTripMs !== null ? `· ${format.duration(roundTripMs)}` : "";
     // What is read out changes with the state alone; the delay beside it is for the eye.
-    if (this.#pillText.textContent !== WORDS[state]) this.#pillText.textContent = WORDS[state];
+    setText(this.#pillText, WORDS[state]);
     this.#show("state", WORDS[state]);
     this.#banner.hidden = !down;
     if (!down) return;
     const seconds = retryAt === null ? 0 : Math.ceil((retryAt - performance.now()) / 1000);
     const next = seconds > 0 ? ` Trying again in ${seconds} s.` : state === "refused" ? "" : " Trying again …";
-    const text = `${reason}${next}`;
-    if (this.#bannerText.textContent !== text) this.#bannerText.textContent = text;
+    setText(this.#bannerText, `${reason}${next}`);
   }
 
   #show(name, text) {
-    const element = this.#values[name];
-    if (element.textContent !== text) element.textContent = text;
+    setText(this.#values[name], text);
   }
 
   #paintPulse() {

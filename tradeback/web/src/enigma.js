@@ -3,6 +3,7 @@
 import { onNextFrame } from "./frame.js";
 import * as format from "./format.js";
 import * as rest from "./rest.js";
+import { setText } from "./text.js";
 
 export class Enigma {
   #level = document.getElementById("enigma-level");
@@ -59,8 +60,7 @@ export class Enigma {
     if (levels.map(([name]) => name).join() !== [...this.#cells.keys()].join()) this.#rows(levels);
     for (const [name, price] of levels) {
       const cell = this.#cells.get(name);
-      const text = format.price(price, this.#precision);
-      if (cell.textContent !== text) cell.textContent = text;
+      setText(cell, format.price(price, this.#precision));
       cell.parentElement.classList.toggle("passed", level !== null && Number(name) <= level);
     }
   }

@@ -12,6 +12,7 @@ import { keepFresh, Market } from "./market.js";
 import { notify } from "./notices.js";
 import * as rest from "./rest.js";
 import { Search } from "./search.js";
+import { setText } from "./text.js";
 import * as theme from "./theme.js";
 import { Watchlist } from "./watchlist.js";
 
@@ -53,7 +54,7 @@ const search = new Search({
 const live = new Live({
   onPrice: (symbol, price, volume) => {
     market.update(symbol, price, volume);
-    if (symbol === shown) chart.update(price, volume, now());
+    if (symbol === shown) chart.update(price, volume);
   },
   onEnigma: (data) => enigma.update(data),
   // Another tab or program of this user has changed the watchlist.
@@ -63,14 +64,12 @@ const live = new Live({
     panel.changed();
     if (state !== "connected" || shown === null) return;
     refresh();
-    chart.catchUp(now());
+    chart.restart();
   },
   onLoggedOut: () => leave("Your session has ended. Log in again."),
 });
 const panel = new ConnectionPanel(live);
 const login = new Login({ onLogin: enter });
-
-const now = () => (Date.now() + rest.clockAhead) / 1000;
 
 function failed(error) {
   if (error.status === 401) leave("Your session has ended. Log in again.");
@@ -95,6 +94,7 @@ function leave(reason) {
   desk.hidden = true;
   shown = null;
   shownPrecisely = "";
+  chart.clear();
   watchlist.show([]);
   login.ask(reason);
 }
@@ -179,11 +179,12 @@ function show(symbol) {
 /** The chart of what is shown, unless it is that already. */
 function showPrecisely() {
   if (shown === null) return;
-  const { precision } = market.quote(shown);
+  const quote = market.quote(shown);
+  const { precision } = quote;
   const key = `${shown} ${precision} ${resolution.name}`;
   if (key === shownPrecisely) return;
   shownPrecisely = key;
-  chart.show(shown, precision, resolution).then(paintLevels);
+  chart.show(quote, resolution).then(paintLevels);
   enigma.show(shown, precision);
 }
 
@@ -197,18 +198,32 @@ function setResolution(chosen) {
   showPrecisely();
 }
 
+const [symbolText, priceText, changeText, highText, lowText, volumeText] = [
+  "symbol",
+  "price",
+  "change",
+  "high",
+  "low",
+  "volume",
+].map(element);
+
 function paintHead() {
-  const quote = market.quote(shown);
-  const { base, counter, price, precision, change, high, low, volume } = quote;
+  if (shown === null) return;
+  const { base, counter, price, precision, change, high, low, volume } = market.quote(shown);
   const text = (value) => (value === null ? "–" : format.price(value, precision));
-  element("symbol").textContent = counter ? `${base} / ${counter}` : base;
-  element("price").textContent = text(price);
-  element("change").textContent = change === null ? "" : format.percent(change);
-  element("change").dataset.sign = Math.sign(change ?? 0);
-  element("high").textContent = text(high);
-  element("low").textContent = text(low);
-  element("volume").textContent = volume === null ? "–" : `${format.amount(volume)} ${base}`;
-  document.title = price === null ? "Trade-Back" : `${text(price)} ${shown} · Trade-Back`;
+  setText(symbolText, counter ? `${base} / ${counter}` : base);
+  setText(priceText, text(price));
+  setText(changeText, change === null ? "" : format.percent(change));
+  changeText.dataset.sign = Math.sign(change ?? 0);
+  setText(highText, text(high));
+  setText(lowText, text(low));
+  setText(volumeText, volume === null ? "–" : `${format.amount(volume)} ${base}`);
+}
+
+/** The tab's title: once a second, for to set it costs more than a row of the list. */
+function paintTitle() {
+  const { price, precision } = shown === null ? { price: null } : market.quote(shown);
+  document.title = price === null ? "Trade-Back" : `${format.price(price, precision)} ${shown} · Trade-Back`;
 }
 
 function paintStar() {
@@ -281,6 +296,7 @@ element("logout").addEventListener("click", () => {
   login.logout().then(() => leave("You are logged out."), failed);
 });
 theme.onChange(() => watchlist.repaint());
+setInterval(paintTitle, 1000);
 keepFresh(() => {
   if (!desk.hidden) loadWatchlist().catch(failed);
 });

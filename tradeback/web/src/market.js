@@ -17,6 +17,7 @@ export class Quote {
     this.base = symbol;
     this.counter = "";
     this.precision = 2;
+    this.quantityPrecision = 8;
     this.price = null;
     this.before = null;
     this.high = null;
@@ -56,6 +57,7 @@ export class Market {
     quote.base = entry.base_currency;
     quote.counter = entry.quote_currency;
     quote.precision = entry.price_precision;
+    quote.quantityPrecision = entry.quantity_precision;
     quote.described = true;
     this.#onChange(quote);
   }

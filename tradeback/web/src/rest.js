@@ -1,5 +1,7 @@
 // The REST interface, as far as the page uses it. docs/rest.md has all of it.
 
+import { ServerClock } from "./serverclock.js";
+
 const API = "/api/v1";
 const TIMEOUT_MS = 15_000;
 
@@ -14,8 +16,8 @@ export class Refused extends Error {
   }
 }
 
-/** Milliseconds that the server's clock is ahead of ours; 0 while they differ less than the header can tell. */
-export let clockAhead = 0;
+/** The server's clock, by what its answers say. */
+export const clock = new ServerClock();
 
 async function ask(method, path, body, signal) {
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
@@ -25,8 +27,11 @@ async function ask(method, path, body, signal) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
   }
+  const sentMs = Date.now();
   const response = await fetch(path, options);
-  setClock(response.headers.get("Date"));
+  // Another answer may be one of before, out of the browser's cache.
+  const date = response.headers.get("Cache-Control")?.includes("no-store") ? response.headers.get("Date") : null;
+  if (date !== null) clock.heard(Date.parse(date) / 1000, sentMs, Date.now());
   if (response.status === 204) return null;
   const text = await response.text();
   if (response.ok) return JSON.parse(text);
@@ -43,11 +48,6 @@ function refusal(response, text) {
   const after = Number(response.headers.get("Retry-After"));
   const message = error.message ?? `The server answered ${response.status}.`;
   return new Refused(response.status, error.code ?? "unknown", message, after > 0 ? after : undefined);
-}
-
-function setClock(date) {
-  const ahead = Date.parse(date ?? "") + 500 - Date.now();
-  clockAhead = Math.abs(ahead) > 1500 ? ahead : 0;
 }
 
 const symbolPath = (symbol, rest = "") => `${API}/symbols/${encodeURIComponent(symbol)}${rest}`;
@@ -68,9 +68,10 @@ export const unwatch = async (name) =>
   (await ask("DELETE", `${API}/marketwatch/${encodeURIComponent(name)}`)).symbols;
 export const arrange = async (names) => (await ask("PUT", `${API}/marketwatch`, { symbols: names })).symbols;
 
-/** Bars by rising time; `to` in unix seconds, exclusive. */
-export async function bars(name, resolution, { to, limit, signal } = {}) {
+/** Bars by rising time; `from`, inclusive, and `to`, exclusive, in unix seconds. */
+export async function bars(name, resolution, { from, to, limit, signal } = {}) {
   const query = new URLSearchParams({ resolution });
+  if (from !== undefined) query.set("from", String(from));
   if (to !== undefined) query.set("to", String(to));
   if (limit !== undefined) query.set("limit", String(limit));
   return (await ask("GET", `${symbolPath(name, "/bars")}?${query}`, undefined, signal)).bars;

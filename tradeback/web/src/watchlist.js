@@ -3,6 +3,7 @@
 import { onNextFrame } from "./frame.js";
 import * as format from "./format.js";
 import { Sparkline } from "./sparkline.js";
+import { setText } from "./text.js";
 
 const FLASH_MS = 600;
 const FLASH_PAUSE_MS = 150;
@@ -59,10 +60,6 @@ function part(className) {
   const element = document.createElement("span");
   element.className = className;
   return element;
-}
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
 }
 
 /** The list. `onSelect(symbol)` when a row is chosen, `onRemove(symbol)` when it is to go, `onArrange(symbols)` on another order. */
