@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,26 @@ def before_midnight(seconds: float) -> float:
     """How far ahead a clock is that is so long before the next midnight."""
     now = time.time()
     return (now // DAY_S + 1) * DAY_S - seconds - now
+
+
+def begins_a_day(bar: dict[str, Any]) -> bool:
+    return bool(bar["time"] % (1000 * DAY_S) == 0)
+
+
+def await_report(feed: Driven, fits: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until the charts are as they should be."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not fits((report := feed.ask("report"))["charts"]):
+        assert time.monotonic() < deadline, report
+        time.sleep(0.1)
+
+
+def await_trades(sim: SimProcess, count: int) -> None:
+    """Wait until so many trades were made."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (made := sim.get("/sim/ledger", symbol=SYMBOL)["count"]) < count:
+        assert time.monotonic() < deadline, f"{made} trades were made, not {count}"
+        time.sleep(0.05)
 
 
 def differing(api: ApiProcess, charts: dict[str, Any]) -> dict[str, Any]:
@@ -77,12 +97,7 @@ def test_live_bars_are_those_of_rest(tmp_path: Path, clock: FakeClock) -> None:
         recorder.control(type="status")
         clock.jump(before_midnight(WATCHED_S))
         assert feed.ask("open") == list(NAMES)
-        deadline = time.monotonic() + PATIENCE_S
-        while not all(
-            chart["bars"][-1]["time"] % (1000 * DAY_S) == 0 for chart in feed.ask("report")["charts"].values()
-        ):
-            assert time.monotonic() < deadline, feed.ask("report")
-            time.sleep(0.1)
+        await_report(feed, lambda charts: all(begins_a_day(chart["bars"][-1]) for chart in charts.values()))
         feed.ask("older")
         sim.pause_and_drain()
         recorder.await_stored()
@@ -92,3 +107,28 @@ def test_live_bars_are_those_of_rest(tmp_path: Path, clock: FakeClock) -> None:
         assert {chart["resets"] for chart in charts.values()} == {0}
         assert feed.ask("end") == {}
         assert feed.stop() == 0
+
+
+def test_bars_of_an_outage_come_from_rest(tmp_path: Path) -> None:
+    with (
+        SimProcess("--symbols", "5", "--rate", "300") as sim,
+        ServerProcess(tmp_path, sim, EXCHANGE_SYMBOLS=SYMBOL) as server,
+        RecorderProcess(tmp_path, sim) as recorder,
+        ApiProcess(tmp_path, WS_PORT=str(server.ws_port)) as api,
+        Driven("charts.mjs", f"{api.address}/api/v1", SYMBOL) as feed,
+    ):
+        server.await_subscribed(1)
+        feed.ask("open")
+        server.kill()
+        before = sim.get("/sim/ledger", symbol=SYMBOL)["count"]
+        await_trades(sim, before + 100)
+        with ServerProcess(tmp_path, sim, EXCHANGE_SYMBOLS=SYMBOL, WS_PORT=str(server.ws_port)) as second:
+            second.await_subscribed(1)
+            # Each chart is told that what it keeps may be of no use, once it is connected again.
+            await_report(feed, lambda charts: all(chart["resets"] for chart in charts.values()))
+            await_trades(sim, before + 300)
+            sim.pause_and_drain()
+            recorder.await_stored(repaired=True)
+            feed.ask("reset")
+            await_equal(api, feed)
+            assert feed.stop() == 0
