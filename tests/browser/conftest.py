@@ -81,8 +81,9 @@ class Site:
 @pytest.fixture(scope="session")
 def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("page")
-    history = {"RECORDER_HISTORY_DAYS": "1"}
-    with Up(folder, "--sim-rate", "500", "--sim-symbols", "20", environment=history) as up:
+    # Nobody is let in without a session: the browser has to send its cookie to the WebSocket's port too.
+    environment = {"RECORDER_HISTORY_DAYS": "1", "WS_ANONYMOUS": "false"}
+    with Up(folder, "--sim-rate", "500", "--sim-symbols", "20", environment=environment) as up:
         address, sentence = up.await_login()
         login = re.fullmatch(r"Log in as (\S+) with the password (\S+)", sentence)
         assert login is not None, sentence
@@ -136,7 +137,13 @@ def open_tab(browser: Browser, site: Site, request: pytest.FixtureRequest) -> It
     contexts: list[BrowserContext] = []
     tabs: list[Tab] = []
 
-    def open_it(width: int = 1440, height: int = 900, theme: str = "dark", **options: object) -> Tab:
+    def open_it(
+        width: int = 1440,
+        height: int = 900,
+        theme: str = "dark",
+        address: str = site.address,
+        **options: object,
+    ) -> Tab:
         viewport = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=theme, **options)
         contexts.append(context)
@@ -150,7 +157,7 @@ def open_tab(browser: Browser, site: Site, request: pytest.FixtureRequest) -> It
 
         tab.page.on("console", said)
         tab.page.on("pageerror", lambda error: tab.complaints.append(f"{error}"))
-        tab.page.goto(site.address)
+        tab.page.goto(address)
         return tab
 
     yield open_it

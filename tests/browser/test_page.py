@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.conftest import PASSWORD, OpenTab, Site
+from tests.browser.one_origin import one_origin
 from tests.e2e.api import ask
 from tests.e2e.processes import children_of
 from tests.e2e.test_up import is_server
@@ -244,6 +245,18 @@ def test_on_a_phone(site: Site, open_tab: OpenTab, theme: str) -> None:
     page.get_by_role("option", name="SOL").tap()
     expect(page.get_by_role("heading", name="SOL / USDT")).to_be_in_viewport()
     tab.shoot(f"phone-{theme}")
+
+
+def test_behind_a_proxy_all_is_one_origin(site: Site, open_tab: OpenTab) -> None:
+    name = site.user("outsider", "BTCUSDT")
+    with one_origin(urlsplit(site.address).port or 0, site.up.ws_port) as address:
+        page = open_tab(address=address).page
+        sockets: list[str] = []
+        page.on("websocket", lambda socket: sockets.append(socket.url))
+        log_in(page, name)
+        await_new_price(page, "BTCUSDT")
+        assert sockets == [f"ws://{urlsplit(address).netloc}/api/v1/ws"]
+        page.goto("about:blank")  # before the proxy ends
 
 
 def test_another_tab_of_the_same_user_follows(site: Site, open_tab: OpenTab) -> None:
