@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
-import subprocess
-import sys
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.e2e.running import (
-    SIM_EXCHANGE,
-    STOP_TIMEOUT,
-    RecorderProcess,
-    ServerProcess,
-    SimProcess,
-    trade_and_drain,
-)
+from tests.e2e.child import ReadyChild
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
 
 ANSWER_S = 30
 SYMBOL = "BTCUSDT"
@@ -42,32 +32,13 @@ class Answer:
         return json.loads(self.body)
 
 
-class ApiProcess:
+class ApiProcess(ReadyChild):
     """`tradeback api` on a free port, on the data folder of a simulated exchange."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        self.log = folder / "api.log"
-        reader, writer = os.pipe()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tradeback", "api", f"--ready-fd={writer}"],
-                stderr=log,
-                pass_fds=(writer,),
-                env={
-                    **os.environ,
-                    **SIM_EXCHANGE,
-                    "SERVER_HOST": "127.0.0.1",
-                    "SERVER_PORT": "0",
-                    "DATA_DIR": str(folder),
-                    **environment,
-                },
-            )
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            line = pipe.readline()
-        if not line:
-            raise AssertionError(f"the API ended with {self.process.wait()}: {self.log.read_text()[-4000:]}")
-        self.address: str = json.loads(line)["rest"]
+        mine = {"SERVER_HOST": "127.0.0.1", "SERVER_PORT": "0"}
+        super().__init__("api", folder, (), {**mine, **environment})
+        self.address = self.addresses["rest"]
         self.port = urllib.parse.urlsplit(self.address).port or 0
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
@@ -88,25 +59,6 @@ class ApiProcess:
             while part := connection.recv(65536):
                 parts.append(part)
             return b"".join(parts)
-
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
-        self.process.terminate()
-        return self.process.wait(STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_TIMEOUT)
-            finally:
-                self.process.kill()
-                self.process.wait()
 
 
 def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:

@@ -18,24 +18,20 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from bench.build import program
+from tests.e2e.child import SIM_EXCHANGE, Child, ReadyChild
 from tradeback._fast.journal import JournalCursor
 from tradeback.config import Config
 from tradeback.recorder.sinks import journal_end
 from tradeback.store.catalog import open_catalog
 
 START_TIMEOUT = 90.0
-STOP_TIMEOUT = 40.0
 ANSWER_TIMEOUT = 180.0
-# Nobody is spared here by waiting, and of the past the first day of a symbol is enough.
-SIM_EXCHANGE = {
-    "TRADEBACK_EXCHANGE": "sim",
-    "EXCHANGE_RECONNECT_INTERVAL": "250ms",
-    "RECORDER_HISTORY_DAYS": "0",
-}
 
 
-class Up:
-    """`tradeback up --exchange sim` on free ports, in a data folder of its own."""
+class Up(Child):
+    """`tradeback up --exchange sim` on free ports, in a data folder of its own. It is stopped as Ctrl-C does."""
+
+    stop_signal = signal.SIGINT
 
     def __init__(self, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
@@ -106,33 +102,13 @@ class Up:
         content: dict[str, Any] = self.sim("/sim/ledger", symbol=symbol)
         return {**content, "quantity": Decimal(content["sum"])}
 
-    def stop(self) -> int:
-        """Ask it to end, as Ctrl-C does, and return its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-        try:
-            code = self.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            raise
-        finally:
-            if self.process.stdout is not None:
-                self.printed += self.process.stdout.read().splitlines()
-                self.process.stdout.close()
-        return code
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.stop()
+    def _ended(self) -> None:
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            self.printed += self.process.stdout.read().splitlines()
+            self.process.stdout.close()
 
 
-class SimProcess:
+class SimProcess(Child):
     """`tradeback sim` on free ports."""
 
     def __init__(self, *arguments: str) -> None:
@@ -156,50 +132,22 @@ class SimProcess:
         """Stop the market and wait until every message made was handed out."""
         pause_and_drain(self.rest_endpoint)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.process.terminate()
-        self.process.wait(STOP_TIMEOUT)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
-class ServerProcess:
+class ServerProcess(ReadyChild):
     """`tradeback server` against a simulated exchange, ready for clients."""
 
+    killed_at_exit = True
+
     def __init__(self, folder: Path, sim: SimProcess, *arguments: str, **environment: str) -> None:
-        self.folder = folder
-        reader, writer = os.pipe()
-        with (folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tradeback", "server", f"--ready-fd={writer}", *arguments],
-                stderr=log,
-                pass_fds=(writer,),
-                env={
-                    **os.environ,
-                    **SIM_EXCHANGE,
-                    "EXCHANGE_WS_ENDPOINT": sim.ws_endpoint,
-                    "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
-                    "SERVER_HOST": "127.0.0.1",
-                    "WS_PORT": "0",
-                    "WS_ANONYMOUS": "true",
-                    "DATA_DIR": str(folder),
-                    **environment,
-                },
-            )
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            line = pipe.readline()
-        if not line:
-            code = self.process.wait(STOP_TIMEOUT)
-            raise AssertionError(
-                f"the server ended with {code}: {(folder / 'server.log').read_text()[-4000:]}"
-            )
-        self.websocket: str = json.loads(line)["websocket"]
+        mine = {
+            "EXCHANGE_WS_ENDPOINT": sim.ws_endpoint,
+            "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
+            "SERVER_HOST": "127.0.0.1",
+            "WS_PORT": "0",
+            "WS_ANONYMOUS": "true",
+        }
+        super().__init__("server", folder, arguments, {**mine, **environment})
+        self.websocket = self.addresses["websocket"]
         self.ws_port = urllib.parse.urlsplit(self.websocket).port or 0
 
     def control(self, **message: object) -> dict[str, Any]:
@@ -210,58 +158,19 @@ class ServerProcess:
         """Wait until every feed has that many streams subscribed at the exchange."""
         await_subscribed(self.folder / "sim" / "control.sock", symbols)
 
-    def kill(self) -> None:
-        """SIGKILL, at once."""
-        self.process.kill()
-        self.process.wait(STOP_TIMEOUT)
 
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
-        self.process.terminate()
-        return self.process.wait(STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.kill()
-
-
-class RecorderProcess:
+class RecorderProcess(ReadyChild):
     """`tradeback recorder` on the data folder of a simulated exchange."""
 
+    killed_at_exit = True
+
     def __init__(self, folder: Path, sim: SimProcess | None, *arguments: str, **environment: str) -> None:
-        self.folder = folder
         endpoints = (
             {"EXCHANGE_WS_ENDPOINT": sim.ws_endpoint, "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint}
             if sim is not None
             else {"EXCHANGE_WS_ENDPOINT": "ws://127.0.0.1:1", "EXCHANGE_REST_ENDPOINT": "http://127.0.0.1:1"}
         )
-        reader, writer = os.pipe()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tradeback", "recorder", f"--ready-fd={writer}", *arguments],
-                stderr=log,
-                pass_fds=(writer,),
-                env={**os.environ, **SIM_EXCHANGE, **endpoints, "DATA_DIR": str(folder), **environment},
-            )
-        os.close(writer)
-        with os.fdopen(reader) as pipe:
-            line = pipe.readline()
-        if not line:
-            raise AssertionError(f"the recorder ended with {self.process.wait()}: {self.said()}")
-
-    @property
-    def log(self) -> Path:
-        """The file of its messages, which all recorders of a folder share."""
-        return self.folder / "recorder.log"
-
-    def said(self) -> str:
-        """The end of its messages."""
-        return self.log.read_text()[-4000:]
+        super().__init__("recorder", folder, arguments, {**endpoints, **environment})
 
     def control(self, **message: object) -> dict[str, Any]:
         """One request to its control socket."""
@@ -270,25 +179,6 @@ class RecorderProcess:
     def await_stored(self, *, repaired: bool = False) -> dict[str, Any]:
         """Wait until all that is journaled is stored; returns its status then."""
         return await_stored(self.folder, repaired=repaired)
-
-    def kill(self) -> None:
-        """SIGKILL, at once."""
-        self.process.kill()
-        self.process.wait(STOP_TIMEOUT)
-
-    def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
-        self.process.terminate()
-        return self.process.wait(STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.kill()
 
 
 def await_stored(folder: Path, *, repaired: bool = False) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.e2e.backfilling import await_more, backfill, ended
-from tests.e2e.running import STOP_TIMEOUT, RecorderProcess, SimProcess
+from tests.e2e.child import STOP_TIMEOUT
+from tests.e2e.running import RecorderProcess, SimProcess
 
 
 def test_what_cannot_be_done_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import (
-    SIM_EXCHANGE,
     RecorderProcess,
     ServerProcess,
     SimProcess,

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.processes import children_of
-from tests.e2e.running import SIM_EXCHANGE
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
 from tradeback._fast.journal import JournalWriter

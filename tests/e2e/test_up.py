@@ -18,8 +18,9 @@ import orjson
 import pytest
 
 from tests.e2e.api import ask
+from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.processes import Watched, children_of
-from tests.e2e.running import SIM_EXCHANGE, Up, ask_control
+from tests.e2e.running import Up, ask_control
 from tradeback.config import ExchangeConfig
 from tradeback.exchange.choice import DEFAULT_SIM, DEFAULT_SIM_REST, Choice
 
