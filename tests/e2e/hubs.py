@@ -241,8 +241,8 @@ class RawClient:
                     self.ids |= {entry["symbol"]: entry["id"] for entry in message["symbols"]}
                 elif message["type"] == "auto_subscribe":
                     self.ids[message["data"]["symbol"]] = message["data"]["id"]
-                elif message["type"] == "auto_unsubscribe":
-                    del self.ids[message["data"]["symbol"]]  # no frame after it has this id
+                elif message["type"] == "auto_unsubscribe" and not message["data"].get("subscribed"):
+                    self.ids.pop(message["data"]["symbol"], None)  # no frame after it has this id
             return opcode, payload
 
     async def text(self) -> Any:

@@ -314,8 +314,13 @@ def test_what_a_client_subscribed_to_itself_is_its_own(up: Running) -> None:
         )  # its word is the last, for this connection
         assert (await client.text())["symbols"][0]["symbol"] == "BNBUSDT"
         accounts.set_watchlist(alice.id, ["SOLUSDT"])
-        # ETHUSDT goes on, BNBUSDT had ended.
-        await up.announced(client, "auto_unsubscribe", "BTCUSDT")
+        # ETHUSDT goes on, and BNBUSDT had ended.
+        gone = [(await client.text())["data"] for _ in range(3)]
+        assert gone == [
+            {"symbol": "BTCUSDT", "id": up.ids["BTCUSDT"]},
+            {"symbol": "ETHUSDT", "id": up.ids["ETHUSDT"], "subscribed": True},
+            {"symbol": "BNBUSDT", "id": up.ids["BNBUSDT"]},
+        ]
         await up.announced(client, "auto_subscribe", "SOLUSDT")
         client.last.clear()
         await first_price(client, up.ids["ETHUSDT"])
@@ -323,8 +328,16 @@ def test_what_a_client_subscribed_to_itself_is_its_own(up: Running) -> None:
         accounts.watch(alice.id, "ETHUSDT")
         await up.announced(client, "auto_subscribe", "ETHUSDT")
         accounts.unwatch(alice.id, "ETHUSDT")
+        assert (await client.text())["data"]["subscribed"] is True
         accounts.unwatch(alice.id, "SOLUSDT")
         await up.announced(client, "auto_unsubscribe", "SOLUSDT")
+        client.last.clear()
+        await first_price(client, up.ids["ETHUSDT"])
+        # Unsubscribed by itself, on the watchlist anew.
+        client.send({"type": "unsubscribe", "symbols": ["ETHUSDT"]})
+        assert (await client.text())["type"] == "unsubscribed"
+        accounts.watch(alice.id, "ETHUSDT")
+        await up.announced(client, "auto_subscribe", "ETHUSDT")
         client.last.clear()
         await first_price(client, up.ids["ETHUSDT"])
         await client.leave()
@@ -399,8 +412,9 @@ def test_sessions_outlive_a_restart_of_server_and_recorder(restarted: Running) -
     token, ended = up.logins.login(alice), up.logins.login(alice)
 
     async def scenario() -> None:
-        client = await up.client(token)
-        await up.announced(client, "auto_subscribe", "ETHUSDT")
+        client, other = await up.client(token), await up.client(ended)
+        for one in (client, other):
+            await up.announced(one, "auto_subscribe", "ETHUSDT")
         # Without the recorder it goes on; who logs in now is asked to come again.
         await asyncio.to_thread(up.recorder.kill)
         late = await up.client(up.logins.login(alice))
@@ -414,7 +428,9 @@ def test_sessions_outlive_a_restart_of_server_and_recorder(restarted: Running) -
         accounts.watch(alice.id, "SOLUSDT")
         await asyncio.to_thread(up.restart_recorder)
         await up.announced(client, "auto_subscribe", "SOLUSDT")
+        assert await other.closed() == 4401
         assert await up.refusal(cookie(ended)) == UNAUTHORIZED
+        await other.leave()
         await client.leave()
         counted = read_stats(up.folder / "sim" / "stats" / "server").values
         assert counted["session_updates"].value >= 2

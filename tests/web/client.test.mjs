@@ -293,6 +293,11 @@ test("the watchlist's symbols come and go by themselves", async (t) => {
     connection.say({ type: "auto_unsubscribe", data: { symbol: "ETHUSDT", id: 2 } });
     connection.say({ type: "auto_unsubscribe", data: { symbol: "SOLUSDT", id: 3 } });
     assert.deepEqual(await connection.next(), { type: "subscribe", symbols: ["ETHUSDT"] });
+    // What the caller asked for goes on; what no caller wants any more is ended.
+    connection.say({ type: "auto_unsubscribe", data: { symbol: "ETHUSDT", id: 2, subscribed: true } });
+    connection.say({ type: "auto_unsubscribe", data: { symbol: "BTCUSDT", id: 1, subscribed: true } });
+    assert.deepEqual(await connection.next(), { type: "unsubscribe", symbols: ["BTCUSDT"] });
+    connection.binary(encode([[1, 50002, 1]]));
     connection.say({ type: "enigma", data: { symbol: "BTCUSDT", level: 50 } });
   });
   client.connect();
@@ -305,7 +310,7 @@ test("the watchlist's symbols come and go by themselves", async (t) => {
   client.subscribe("ETHUSDT");
   assert.deepEqual(await updates(client, 1), [["BTCUSDT", 50001, 1]]);
   assert.deepEqual(await next(client, "enigma"), { symbol: "BTCUSDT", level: 50 });
-  assert.deepEqual(removed, ["ETHUSDT", "SOLUSDT"]);
+  assert.deepEqual(removed, ["ETHUSDT", "SOLUSDT", "ETHUSDT", "BTCUSDT"]);
 });
 
 test("updates as JSON, of a server that sends no binary ones", async (t) => {

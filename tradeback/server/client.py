@@ -36,7 +36,7 @@ class _Login:
     """What a client that came with a token has beside one that did not.
 
     `access` is None until its session is known, and `held` are its commands until then. `own` are symbols that it
-    subscribed to itself, `listed` those of the watchlist that it was subscribed to.
+    subscribed to itself, `listed` those of the watchlist that it was told of.
     """
 
     credential: Credential
@@ -44,7 +44,7 @@ class _Login:
     lacking: bool = False
     held: list[bytes] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
-    listed: set[str] = field(default_factory=set)
+    listed: dict[str, CarriedSymbol] = field(default_factory=dict)
 
 
 class Client:
@@ -187,17 +187,22 @@ class Client:
         fanout, interest, handle = self._hub.fanout, self._hub.interest, self.listener.handle
         known = [symbol for symbol in access.watchlist if interest.knows(symbol)]
         wanted = {symbol: None for symbol in known if access.allows(symbol)}
-        ended = []
-        for slot in fanout.slots_of(handle):
-            symbol = interest.at(slot).symbol
-            off_list = symbol in login.listed and symbol not in wanted and symbol not in login.own
-            if off_list or not access.allows(symbol):
-                ended.append(symbol)
+        held = [interest.at(slot) for slot in fanout.slots_of(handle)]
+        forbidden = {carried.symbol: carried for carried in held if not access.allows(carried.symbol)}
+        off = {symbol: carried for symbol, carried in login.listed.items() if symbol not in wanted}
+        own = login.own - forbidden.keys()
         login.access = access
-        login.listed.intersection_update(wanted)
-        texts = [protocol.auto_unsubscribe(carried) for carried in self._end(ended)] if ended else []
+        ended = [symbol for symbol in forbidden | off if symbol not in own]
+        if ended:
+            self._end(ended)
+        texts = [
+            protocol.auto_unsubscribe(carried, goes_on=symbol in own)
+            for symbol, carried in (forbidden | off).items()
+        ]
+        for symbol in off:
+            del login.listed[symbol]
         taken = self._take([symbol for symbol in wanted if symbol not in login.listed])
-        login.listed.update(carried.symbol for carried in taken.subscribed)
+        login.listed.update({carried.symbol: carried for carried in taken.subscribed})
         texts += map(protocol.auto_subscribe, taken.subscribed)
         if texts:
             self._hub.stats.increase("watchlist_changes", len(texts))

@@ -127,9 +127,13 @@ def auto_subscribe(symbol: CarriedSymbol) -> bytes:
     return orjson.dumps({"type": "auto_subscribe", "data": pair(symbol)})
 
 
-def auto_unsubscribe(symbol: CarriedSymbol) -> bytes:
-    """Tells a client of one symbol that the server ended its subscription. No frame after it has this id."""
-    return orjson.dumps({"type": "auto_unsubscribe", "data": pair(symbol)})
+def auto_unsubscribe(symbol: CarriedSymbol, *, goes_on: bool = False) -> bytes:
+    """Tells a client of one symbol that the server ended its subscription: no frame after it has this id. Or, where
+    it `goes_on`, that the symbol has left the watchlist, while the client's own subscription to it stands."""
+    data = pair(symbol)
+    return orjson.dumps(
+        {"type": "auto_unsubscribe", "data": data | {"subscribed": True} if goes_on else data}
+    )
 
 
 def pair(symbol: CarriedSymbol) -> dict[str, Any]:

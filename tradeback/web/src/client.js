@@ -496,6 +496,11 @@ export class Client {
       case "auto_unsubscribe":
         for (const { symbol, id } of pairs([message.data])) {
           this.#auto.delete(symbol);
+          if (message.data.subscribed === true) {
+            // What was asked for by a command goes on; where no caller wants it any more, it ends now.
+            if (!this.#told.has(symbol)) this.#command("unsubscribe", [symbol]);
+            continue;
+          }
           // Off the watchlist, and still wanted by a caller: asked for again, should that have ended it.
           if (this.#told.delete(symbol)) this.#flushSoon();
           else delete this.#names[id];
