@@ -15,7 +15,8 @@ SOURCES = CHECKOUT / "tradeback" / "web" / "src"
 
 
 @pytest.mark.parametrize(
-    "file", ["decoding.test.mjs", "client.test.mjs", "lifetimes.test.mjs", "livebars.test.mjs"]
+    "file",
+    ["decoding.test.mjs", "client.test.mjs", "lifetimes.test.mjs", "datafeed.test.mjs", "livebars.test.mjs"],
 )
 def test_in_node(file: str) -> None:
     run_tests(file)
