@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from tests.e2e.hubs import PATIENCE, Served, run, served
+from tests.e2e.test_client_sessions import SECRET, told
 from tradeback.client import Client, Update
 from tradeback.errors import ServerRefusedError, UnknownSymbolError
+from tradeback.tokens import new_token
 
 
 def server_url(server: Served) -> str:
@@ -62,3 +64,31 @@ def test_a_server_that_wants_a_session_is_told_about() -> None:
                 await take_until(client, 0.0)
 
     run(scenario())
+
+
+def test_thousands_of_symbols_are_asked_for_at_the_pace_of_a_server_that_does_not_know_us_yet() -> None:
+    """More than it keeps of a client whose session it looks for, and more than it takes at once of any."""
+
+    async def scenario() -> None:
+        async with told(max_symbols=65_535) as telling:
+            server = telling.serving
+            last = server.market.symbols[-1]
+            names = [f"SOMETHING{n:05}" for n in range(20_000)]
+            token = new_token(SECRET, 1000)
+            async with Client(server_url(server), [*names, last], token=token) as client:
+                await server.until(lambda: telling.hub.settling._held_bytes > 40_000)
+                telling.account([token])
+                server.trade(len(server.market.symbols) - 1, 1, price=7.0)
+                assert await take_until(client, 7.0) == [(last, 7.0, 0.0)]
+                assert client.connections == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("name", ["", "A" * 51, "A\nB", "\ud800", "\x1b[2J"])
+def test_what_no_symbol_is_called_is_not_asked_for(name: str) -> None:
+    with pytest.raises(UnknownSymbolError, match="is no symbol"):
+        Client("ws://127.0.0.1:1/", ["BTCUSDT", name])
+    with pytest.raises(UnknownSymbolError, match="is no symbol"):
+        Client("ws://127.0.0.1:1/").subscribe(name)
+    assert Client("ws://127.0.0.1:1/", "btcusdt").symbols == ["BTCUSDT"]

@@ -22,6 +22,7 @@ from tradeback.errors import (
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
+SYMBOL_BYTES_MAX = 50
 LOGOUT_PATIENCE_S = 3.0  # of leaving: a REST interface that does not answer keeps nobody
 LOGINS_IN_VAIN = 3  # new logins in a row that the event server refuses, until it is given up
 _UNAUTHORIZED = 401
@@ -61,7 +62,9 @@ class Client:
         if token is not None and not (token.isascii() and token.isprintable() and token):
             raise TokenError("The token has characters that no token has: give one that a login answered")
         self.url = url
-        self.wanted: dict[str, None] = dict.fromkeys(symbol.upper() for symbol in symbols)
+        self.wanted: dict[str, None] = dict.fromkeys(
+            _names([symbols] if isinstance(symbols, str) else symbols)
+        )
         self.watched: dict[str, None] = {}
         self.connected = False
         self.connections = 0
@@ -131,14 +134,14 @@ class Client:
     def subscribe(self, *symbols: str) -> None:
         """Ask for more symbols, on this connection and those to come. What the server refuses comes as a notice
         and as `Refused`."""
-        self.wanted.update((symbol.upper(), None) for symbol in symbols)
+        self.wanted.update(dict.fromkeys(_names(symbols)))
         if self._connection is not None:
             self._connection.tell()
 
     def unsubscribe(self, *symbols: str) -> None:
         """Ask for them no more. A symbol of the watchlist comes again with the next connection: the watchlist is
         changed by REST."""
-        names = [symbol.upper() for symbol in symbols]
+        names = _names(symbols)
         for name in names:
             self.wanted.pop(name, None)
             self.watched.pop(name, None)
@@ -294,3 +297,12 @@ class Client:
                 "The client knows no REST interface to log out at: give it credentials, or log out by REST"
             )
         await log_out(self._credentials.rest, token)
+
+
+def _names(symbols: Iterable[str]) -> list[str]:
+    """As the server has them. UnknownSymbolError for what no symbol is called: it would refuse the whole command."""
+    names = [symbol.upper() for symbol in symbols]
+    for name in names:
+        if not name.isprintable() or not 1 <= len(name.encode()) <= SYMBOL_BYTES_MAX:
+            raise UnknownSymbolError(f"{name!r} is no symbol: give names of 1 to {SYMBOL_BYTES_MAX} bytes")
+    return names

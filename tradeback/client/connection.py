@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,8 @@ CONNECT_PATIENCE_S = 15.0
 CLOSE_PATIENCE_S = 1.0
 MESSAGE_BYTES_MAX = 1 << 20  # of the server, over all fragments; its longest has some 50 KB
 SYMBOL_CHARACTERS_MAX = 50
-SYMBOLS_PER_MESSAGE = 500  # some 6 KB; the server takes 16 KiB
+COMMAND_BYTES = 8_000  # of a command, where the server takes 16 KiB
+FIRST_COMMANDS = 6  # until a first answer: a server that looks for our session keeps 64 KiB
 COMMAND_BURST = 20  # commands at once, and COMMANDS_PER_S after that: well below what the server allows
 COMMANDS_PER_S = 8.0
 RETRY_S = 10.0  # until a symbol is asked for again that the server could not carry
@@ -147,6 +148,20 @@ async def _ended(transport: WSTransport) -> None:
             await transport.wait_disconnected()
 
 
+def _in_parts(symbols: list[str]) -> Iterator[list[str]]:
+    """In their order, each part as long as a command may be."""
+    part: list[str] = []
+    size = 0
+    for symbol in symbols:
+        size += len(symbol.encode()) + 3  # quotes and a comma
+        if part and size > COMMAND_BYTES:
+            yield part
+            part, size = [], len(symbol.encode()) + 3
+        part.append(symbol)
+    if part:
+        yield part
+
+
 class Connection(WSListener):
     """Its callbacks run in the loop, and hand over to the client what they get."""
 
@@ -163,6 +178,7 @@ class Connection(WSListener):
         self._ids: dict[str, int] = {}
         self._asked: dict[str, None] = {}  # what the server was told to send
         self._telling: asyncio.TimerHandle | None = None
+        self._told = 0
         self._tokens = float(COMMAND_BURST)
         self._tokens_at = time.monotonic()
         self._fragments: bytearray | None = None
@@ -216,17 +232,19 @@ class Connection(WSListener):
             ("unsubscribe", [symbol for symbol in self._asked if symbol not in wanted]),
             ("subscribe", [symbol for symbol in wanted if symbol not in self._asked]),
         ):
-            for first in range(0, len(symbols), SYMBOLS_PER_MESSAGE):
+            for some in _in_parts(symbols):
+                if not self.answered and self._told >= FIRST_COMMANDS:
+                    return  # the first answer goes on with it
                 wait_s = self._take_token()
                 if wait_s:
                     self._telling = asyncio.get_running_loop().call_later(wait_s, self._tell)
                     return
-                some = symbols[first : first + SYMBOLS_PER_MESSAGE]
                 for symbol in some:
                     if kind == "subscribe":
                         self._asked[symbol] = None
                     else:
                         del self._asked[symbol]
+                self._told += 1
                 self.transport.send(WSMsgType.TEXT, orjson.dumps({"type": kind, "symbols": some}))
 
     def _take_token(self) -> float:
@@ -311,7 +329,9 @@ class Connection(WSListener):
                 self._client.received(self._level(message["data"]))
             case "pong":
                 self._ponged_at = time.monotonic()
-                self.answered = True
+                if not self.answered:
+                    self.answered = True
+                    self.tell()
                 self._client.answered(self._ponged_at - self._pinged_at)
             case "error":
                 symbols = tuple(map(readable, message.get("symbols", ())))

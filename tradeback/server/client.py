@@ -103,13 +103,17 @@ class Client:
 
     def _hold(self, held: list[bytes], data: bytes) -> None:
         """Keep a command until its session is known."""
-        full = len(held) >= HELD_MESSAGES or sum(map(len, held)) + len(data) > HELD_BYTES
-        if full or not self._hub.settling.hold(len(data)):
+        if len(held) >= HELD_MESSAGES or sum(map(len, held)) + len(data) > HELD_BYTES:
             self.listener.close(
                 CloseCode.TOO_MANY_MESSAGES, "too many messages for one whose session is not known yet"
             )
-        else:
+        elif self._hub.settling.hold(len(data)):
             held.append(data)
+        else:
+            # Others filled the room: who did nothing wrong is not sent away for a minute.
+            self.listener.close(
+                CloseCode.SERVICE_RESTART, "too many clients wait for their sessions to be known"
+            )
 
     def _take_held(self) -> list[bytes]:
         """The commands that were kept; they are no longer."""
