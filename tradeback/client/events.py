@@ -40,7 +40,7 @@ class AutoSubscribed(NamedTuple):
 
 
 class AutoUnsubscribed(NamedTuple):
-    """A symbol was taken off the watchlist: no more updates of it come."""
+    """A symbol was taken off the watchlist: no more updates of it come, unless the program subscribed to it too."""
 
     symbol: str
 
