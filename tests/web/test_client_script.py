@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ServerProcess, SimProcess, trade_and_drain
+from tests.e2e.logins import Logins
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
 from tests.web.driven import Driven
 from tests.web.node import PATIENCE_S
 
@@ -76,3 +77,38 @@ def test_killed_and_stopped_servers_are_found_again(tmp_path: Path, sim: SimProc
             await_sums(client, sim)
         assert client.ask("report")["connections"] == 3
         assert client.stop() == 0
+
+
+def test_a_login_its_watchlist_and_its_end(tmp_path: Path, sim: SimProcess) -> None:
+    locked = {"WS_ANONYMOUS": "false", "EXCHANGE_SYMBOLS": "SOLUSDT"}
+    with ServerProcess(tmp_path, sim, **locked) as server, RecorderProcess(tmp_path, sim):
+        logins = Logins(tmp_path)
+        alice = logins.user("alice", ("BTC*", "ETH*", "SOL*"))
+        token = logins.login(alice)
+        logins.accounts.set_watchlist(alice.id, ["BTCUSDT"])
+        with Driven("updates.mjs", server.websocket, TRADEBACK_TOKEN=token) as client:
+            client.do("connect")
+            client.await_event("auto_subscribe", symbol="BTCUSDT")
+            client.do("subscribe", symbols=["BTCUSDT", "ETHUSDT", "BNBUSDT"])
+            assert [pair["symbol"] for pair in client.await_event("subscribed")] == SYMBOLS
+            client.await_event("error", code="symbol_not_allowed", symbols=["BNBUSDT"])
+            # No longer wanted here, and still on the watchlist.
+            client.do("unsubscribe", symbols=SYMBOLS)
+            assert [pair["symbol"] for pair in client.await_event("unsubscribed")] == ["ETHUSDT"]
+            logins.accounts.watch(alice.id, "SOLUSDT")
+            client.await_event("auto_subscribe", symbol="SOLUSDT")
+            trade_and_drain(sim.rest_endpoint, 1_000)
+            deadline = time.monotonic() + PATIENCE_S
+            while not all(client.ask("report")["sums"].get(symbol) for symbol in ("BTCUSDT", "SOLUSDT")):
+                assert time.monotonic() < deadline, client.ask("report")
+            logins.accounts.unwatch(alice.id, "SOLUSDT")
+            client.await_event("auto_unsubscribe", symbol="SOLUSDT")
+            logins.logout(token)
+            assert client.await_event("state", before="connected")["code"] == 4401
+            # Before the upgrade nobody tells a browser why: the client asks whether there is a login.
+            client.do("connect")
+            told = client.await_event("state", state="unauthorized", before="connecting")
+            assert "logged in" in told["sentence"]
+            assert client.ask("report")["faults"] == 0
+            assert client.stop() == 0
+        logins.close()

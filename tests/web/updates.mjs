@@ -7,7 +7,15 @@ import { createInterface } from "node:readline";
 
 import { Client } from "../../tradeback/web/src/client.js";
 
-const client = new Client(process.argv[2]);
+/** With the login of the environment, where there is one. */
+class WithToken extends WebSocket {
+  constructor(url, protocols) {
+    super(url, { protocols, headers: { Authorization: `Bearer ${process.env.TRADEBACK_TOKEN}` } });
+  }
+}
+
+const loggedIn = process.env.TRADEBACK_TOKEN !== undefined;
+const client = new Client(process.argv[2], loggedIn ? { WebSocket: WithToken, isLoggedIn: async () => false } : {});
 const sums = {};
 const prices = {};
 const say = (event, told) => process.stdout.write(`${JSON.stringify({ event, told })}\n`);
