@@ -8,6 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from hypothesis import given
+from hypothesis import settings as settings_of_run
 from hypothesis import strategies as st
 
 from tradeback.cli import main
@@ -273,6 +274,7 @@ ANY_CONFIG = st.fixed_dictionaries(
 )
 
 
+@settings_of_run(deadline=None)
 @given(values=ANY_CONFIG)
 def test_what_is_printed_loads_as_the_same(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
@@ -282,6 +284,7 @@ def test_what_is_printed_loads_as_the_same(
     assert load_config(path, environ={}) == config
 
 
+@settings_of_run(deadline=None)
 @given(values=ANY_CONFIG)
 def test_the_environment_says_the_same_as_the_file(values: dict[str, object]) -> None:
     config = Config.model_validate(values)

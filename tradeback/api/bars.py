@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -30,16 +31,19 @@ def switched_off(feature: str) -> Refused:
     return Refused(404, "switched_off", f"{feature} is false: the operator has switched this off.")
 
 
-def as_json(bar: Bar) -> dict[str, Any]:
-    """A bar as answers have it; its time in unix seconds."""
-    return {
-        "time": bar.open_time // SECOND_NS,
-        "open": bar.open,
-        "high": bar.high,
-        "low": bar.low,
-        "close": bar.close,
-        "volume": bar.volume,
-    }
+def as_json(bars: Iterable[Bar]) -> list[dict[str, Any]]:
+    """Bars as answers have them; their times in unix seconds."""
+    return [
+        {
+            "time": time_ns // SECOND_NS,
+            "open": open_,
+            "high": high,
+            "low": low,
+            "close": close,
+            "volume": volume,
+        }
+        for time_ns, open_, high, low, close, volume, _ in bars
+    ]
 
 
 class BarsResource:
@@ -71,7 +75,7 @@ class BarsResource:
             {
                 "symbol": symbol,
                 "resolution": resolution,
-                "bars": list(map(as_json, bars[-count:])),
+                "bars": as_json(bars[-count:]),
                 "truncated": start is not None and len(bars) > count,
             }
         )

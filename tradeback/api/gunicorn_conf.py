@@ -5,6 +5,7 @@ Its own control socket is off: nothing needs it. It believes no proxy itself, fo
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,9 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
         ready = self._ready
 
         def post_worker_init(worker: Any) -> None:
+            # What was loaded stays: reading a page of bars takes a third less where the collector leaves it alone.
+            gc.collect()
+            gc.freeze()
             ready()
 
         settings = {

@@ -60,6 +60,9 @@ _UDF = tuple(prefix.encode() for prefix in UDF_PREFIXES)
 _USUAL = (*CONSTANT_HEADERS.items(), ("content-type", JSON), ("cache-control", NO_STORE))
 _LINES = {(name, value): f"{name}: {value}\r\n" for name, value in _USUAL}
 
+# Headers whose values are letters and digits of our own.
+_PLAIN = frozenset({"x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"})
+
 # What is answered before there is a request: the first class that fits. The rest is 400.
 _REFUSALS: tuple[tuple[type[Exception], int, str, str, str], ...] = (
     (LimitRequestLine, 414, "URI Too Long", "too_long", "The path and its query are too long."),
@@ -115,9 +118,17 @@ class Answered(wsgi.Response):  # type: ignore[misc]
         self._parts: list[bytes] = []
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
-        lines = [_LINES.get(header) for header in headers]
-        self._usual = "".join([line for line in lines if line])
-        super().process_headers([header for header, line in zip(headers, lines, strict=True) if not line])
+        usual, others = [], []
+        for header in headers:
+            line = _LINES.get(header)
+            if line is not None:
+                usual.append(line)
+            elif header[0] in _PLAIN and header[1].isascii() and header[1].isalnum():
+                usual.append(f"{header[0]}: {header[1]}\r\n")
+            else:
+                others.append(header)
+        self._usual = "".join(usual)
+        super().process_headers(others)
 
     def send_headers(self) -> None:
         if self.headers_sent:
