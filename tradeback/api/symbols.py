@@ -25,10 +25,14 @@ MAX_LISTED = 65_535
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The catalog as it was read: all symbols by name, and the list of the active ones as bytes with their tag."""
+    """The catalog as it was read: all symbols by name, and the list of the active ones as bytes with their tag.
+
+    `searched` has each active one with its name, its pair such as BTC/USDT and its base currency in upper case.
+    """
 
     by_name: dict[str, Symbol]
     active: tuple[Symbol, ...]
+    searched: tuple[tuple[Symbol, str, str, str], ...]
     body: bytes
     tag: str
 
@@ -84,25 +88,30 @@ class SymbolBook:
         """
         wanted = text.upper()
         found = []
-        for symbol in self.listing().active:
+        for symbol, name, pair, its_base in self.listing().searched:
+            if wanted not in name and wanted not in pair:
+                continue
             info = symbol.info
             if base not in (None, info.base_currency) or quote not in (None, info.quote_currency):
                 continue
-            names = symbol.name.upper(), f"{info.base_currency}/{info.quote_currency}".upper()
-            if any(wanted in name for name in names):
-                rank = (
-                    wanted not in names,
-                    info.base_currency.upper() != wanted,
-                    not any(name.startswith(wanted) for name in names),
-                )
-                found.append((rank, symbol.name, symbol))
+            nearest = (
+                wanted not in (name, pair),
+                its_base != wanted,
+                not (name.startswith(wanted) or pair.startswith(wanted)),
+            )
+            found.append((nearest, name, symbol))
         return [symbol for _, _, symbol in sorted(found, key=lambda one: one[:2])]
 
 
 def _listing(symbols: list[Symbol]) -> Listing:
     active = tuple(symbol for symbol in symbols if symbol.info.is_active)
     body = orjson.dumps([describe(symbol) for symbol in active])
-    return Listing({symbol.name: symbol for symbol in symbols}, active, body, entity_tag(body))
+    searched = []
+    for symbol in active:
+        base, quote = symbol.info.base_currency.upper(), symbol.info.quote_currency.upper()
+        searched.append((symbol, symbol.name.upper(), f"{base}/{quote}", base))
+    by_name = {symbol.name: symbol for symbol in symbols}
+    return Listing(by_name, active, tuple(searched), body, entity_tag(body))
 
 
 def describe(symbol: Symbol) -> dict[str, Any]:
