@@ -17,12 +17,12 @@ COMPILE_TIMEOUT_S = 120
 # Program -> what it is linked from, beside its own file.
 PROGRAMS: dict[str, list[str]] = {
     "exchange": ["market", "wire", "measure"],
-    "clients": ["wire", "measure"],
+    "clients": ["peer", "wire", "measure"],
     "server": ["wire", "measure"],
     "relay": ["wire", "measure"],
     "probe": ["market", "wire", "measure"],
     "publish": ["wire", "measure"],
-    "audit": ["wire", "measure"],
+    "audit": ["peer", "wire", "measure"],
     "requests": ["wire", "measure"],
 }
 

@@ -21,11 +21,10 @@
 #include <unistd.h>
 
 #include "measure.h"
+#include "peer.h"
 #include "wire.h"
 
 enum {
-    RECEIVE_BYTES = 1 << 18,
-    REST_MAX = 1 << 17,
     EVENTS = 512,
     SMALL_BUFFER = 4096,
     READY_TIMEOUT_S = 60,
@@ -35,10 +34,8 @@ enum {
 };
 
 struct client {
-    int fd;
+    struct peer peer;
     int told; /* symbols whose id it was told */
-    size_t rest_size;
-    uint8_t *rest;
     uint8_t *knows; /* IDS bits */
     long double *sums;
     double *prices;
@@ -51,39 +48,22 @@ static struct {
     int symbol_of[IDS]; /* id -> place in names + 1 */
     uint64_t frames, records;
     int64_t last_ns;
-    uint8_t received[RECEIVE_BYTES + REST_MAX];
 } audit;
 
-static int number_of(const struct client *c)
+static void on_batch(struct peer *p, const uint8_t *batch, size_t size)
 {
-    return (int)(c - audit.clients);
-}
-
-static void on_batch(struct client *c, const uint8_t *batch, size_t size)
-{
-    uint16_t count, id;
-    uint32_t crc;
-    double price, volume;
-    if (size < BATCH_HEADER)
-        fail("Client %d got a batch of %zu bytes: a v1 batch has at least 6.", number_of(c), size);
-    memcpy(&crc, batch, 4);
-    memcpy(&count, batch + 4, 2);
-    if (count < 1 || count > BATCH_RECORDS_MAX || size != BATCH_HEADER + (size_t)count * BATCH_RECORD)
-        fail("Client %d got a batch of %zu bytes that claims %d records.", number_of(c), size, count);
-    if (crc != crc32_of(batch + 4, size - 4))
-        fail("Client %d got a batch of %d records with a wrong CRC.", number_of(c), count);
+    struct client *c = (struct client *)p;
+    int count = peer_batch(p, batch, size, 1);
     audit.frames++;
-    audit.records += count;
-    for (const uint8_t *record = batch + BATCH_HEADER; count--; record += BATCH_RECORD) {
-        memcpy(&id, record, 2);
-        memcpy(&price, record + 2, 8);
-        memcpy(&volume, record + 10, 8);
-        if (!(c->knows[id / 8] & 1 << id % 8))
-            fail("Client %d got a record of id %d before it was told that id.", number_of(c), id);
-        if (!(price > 0) || !(volume >= 0))
-            fail("Client %d got price %g and volume %g for id %d.", number_of(c), price, volume, id);
-        c->sums[audit.symbol_of[id] - 1] += volume;
-        c->prices[audit.symbol_of[id] - 1] = price;
+    audit.records += (uint64_t)count;
+    for (int i = 0; i < count; i++) {
+        struct record r = batch_record(batch, i);
+        if (!(c->knows[r.id / 8] & 1 << r.id % 8))
+            fail("Client %d got a record of id %d before it was told that id.", p->number, r.id);
+        if (!(r.price > 0) || !(r.volume >= 0))
+            fail("Client %d got price %g and volume %g for id %d.", p->number, r.price, r.volume, r.id);
+        c->sums[audit.symbol_of[r.id] - 1] += r.volume;
+        c->prices[audit.symbol_of[r.id] - 1] = r.price;
     }
 }
 
@@ -96,10 +76,11 @@ static int place_of(const char *name, size_t size)
 }
 
 /* Learns the ids out of {"type":"subscribed","symbols":[{"symbol":"BTCUSDT","id":1},...]}; an error ends the run. */
-static void on_text(struct client *c, const char *text)
+static void on_text(struct peer *p, const char *text)
 {
+    struct client *c = (struct client *)p;
     if (strstr(text, "\"type\":\"error\""))
-        fail("The server answered client %d: %s", number_of(c), text);
+        fail("The server answered client %d: %s", c->peer.number, text);
     if (!strstr(text, "\"type\":\"subscribed\""))
         return;
     for (const char *at = text; (at = strstr(at, "\"symbol\":\"")); at++) {
@@ -108,7 +89,7 @@ static void on_text(struct client *c, const char *text)
         unsigned id;
         int place = end ? place_of(name, (size_t)(end - name)) : -1;
         if (!id_at || sscanf(id_at + 5, "%u", &id) != 1 || id >= IDS || place < 0)
-            fail("Client %d cannot read the answer to subscribing: %s", number_of(c), text);
+            fail("Client %d cannot read the answer to subscribing: %s", c->peer.number, text);
         if (audit.symbol_of[id] && audit.symbol_of[id] != place + 1)
             fail("The id %u was given to %s and to %s.", id, audit.names[audit.symbol_of[id] - 1], audit.names[place]);
         audit.symbol_of[id] = place + 1;
@@ -117,53 +98,17 @@ static void on_text(struct client *c, const char *text)
     }
 }
 
-static size_t on_frames(struct client *c, uint8_t *data, size_t size)
+static size_t on_frames(struct peer *p, uint8_t *data, size_t size)
 {
-    size_t at = 0;
-    struct frame frame;
-    ssize_t took;
-    while ((took = parse_frame(data + at, size - at, &frame)) > 0) {
-        uint8_t pong[256];
-        if (frame.opcode == OP_BINARY) {
-            on_batch(c, frame.payload, frame.size);
-        } else if (frame.opcode == OP_TEXT) {
-            char *text = strndup((char *)frame.payload, frame.size);
-            if (!text)
-                fail("No memory for an answer.");
-            on_text(c, text);
-            free(text);
-        } else if (frame.opcode == OP_PING && frame.size <= 125) {
-            send_all(c->fd, pong, masked_frame(pong, OP_PONG, frame.payload, frame.size));
-        }
-        at += (size_t)took;
-    }
-    if (took < 0)
-        fail("Client %d got bytes that are no WebSocket frame.", number_of(c));
-    return at;
+    return peer_frames(p, data, size, on_batch, on_text);
 }
 
 static void on_readable(struct client *c)
 {
-    if (c->rest_size)
-        memcpy(audit.received, c->rest, c->rest_size);
-    ssize_t got = recv(c->fd, audit.received + c->rest_size, RECEIVE_BYTES, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (got <= 0) {
-        audit.closed++;
-        close(c->fd);
-        c->fd = -1;
-        return;
-    }
-    audit.last_ns = monotonic_ns();
-    size_t size = c->rest_size + (size_t)got;
-    size_t took = on_frames(c, audit.received, size);
-    c->rest_size = size - took;
-    if (c->rest_size > REST_MAX)
-        fail("Client %d got a message longer than %d bytes.", number_of(c), REST_MAX);
-    if (c->rest_size && !(c->rest = realloc(c->rest, c->rest_size)))
-        fail("No memory for the rest of a frame.");
-    memcpy(c->rest, audit.received + took, c->rest_size);
+    ssize_t got = peer_read(&c->peer, on_frames);
+    if (got > 0)
+        audit.last_ns = monotonic_ns();
+    audit.closed += got < 0;
 }
 
 /* Reads whoever is readable; waits at most `wait_ms`. Returns 1 where standard input has something too. */
@@ -176,7 +121,7 @@ static int sweep(int wait_ms)
         struct client *c = events[i].data.ptr;
         if (!c)
             commanded = 1;
-        else if (c->fd >= 0)
+        else if (c->peer.fd >= 0)
             on_readable(c);
     }
     return commanded;
@@ -185,8 +130,8 @@ static int sweep(int wait_ms)
 static void watch(struct client *c, int operation)
 {
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
-    if (epoll_ctl(audit.epoll, operation, c->fd, &event) < 0)
-        fail("Cannot watch client %d: %s.", number_of(c), strerror(errno));
+    if (epoll_ctl(audit.epoll, operation, c->peer.fd, &event) < 0)
+        fail("Cannot watch client %d: %s.", c->peer.number, strerror(errno));
 }
 
 static void connect_all(int port)
@@ -207,13 +152,13 @@ static void connect_all(int port)
         c->knows = calloc(IDS / 8, 1);
         c->sums = calloc((size_t)audit.symbols, sizeof *c->sums);
         c->prices = calloc((size_t)audit.symbols, sizeof *c->prices);
-        c->rest = malloc(1);
-        if (!frame || !c->knows || !c->sums || !c->prices || !c->rest)
+        c->peer.number = i;
+        if (!frame || !c->knows || !c->sums || !c->prices)
             fail("No memory for client %d.", i);
-        c->fd = websocket_begin(port, "/api/v1/ws");
-        websocket_finish(c->fd);
+        c->peer.fd = websocket_begin(port, "/api/v1/ws");
+        websocket_finish(c->peer.fd);
         watch(c, EPOLL_CTL_ADD);
-        if (send_all(c->fd, frame, masked_frame(frame, OP_TEXT, text, size)) < 0)
+        if (send_all(c->peer.fd, frame, masked_frame(frame, OP_TEXT, text, size)) < 0)
             fail("The server closed client %d while it subscribed.", i);
         sweep(0);
     }
@@ -246,9 +191,9 @@ static void stall(int count)
     int bytes = SMALL_BUFFER;
     for (; audit.stalled < count; audit.stalled++) {
         struct client *c = &audit.clients[audit.stalled];
-        if (c->fd < 0)
+        if (c->peer.fd < 0)
             continue;
-        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+        setsockopt(c->peer.fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
         watch(c, EPOLL_CTL_DEL);
     }
     printf("{\"stalled\":%d}\n", audit.stalled);
@@ -257,7 +202,7 @@ static void stall(int count)
 static void resume(void)
 {
     for (int i = 0; i < audit.stalled; i++)
-        if (audit.clients[i].fd >= 0)
+        if (audit.clients[i].peer.fd >= 0)
             watch(&audit.clients[i], EPOLL_CTL_ADD);
     audit.stalled = 0;
     puts("{\"stalled\":0}");

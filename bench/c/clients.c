@@ -30,11 +30,10 @@
 
 #include "market.h"
 #include "measure.h"
+#include "peer.h"
 #include "wire.h"
 
 enum {
-    RECEIVE_BYTES = 1 << 18,
-    REST_MAX = 1 << 16, /* of a client: less than one frame or message stays between two reads */
     EVENTS = 1024,
     CRC_EVERY = 64,
     HANDSHAKES = 64,
@@ -43,11 +42,9 @@ enum {
 };
 
 struct client {
-    int fd;
+    struct peer peer;
     int first_symbol;
     int subscribed;
-    uint32_t rest_size; /* of a frame that is not whole yet */
-    uint8_t *rest;
 };
 
 /* What one window of measuring counts. */
@@ -65,48 +62,38 @@ static struct {
     struct client *clients;
     uint16_t symbol_of[65536]; /* wire id -> symbol + 1; 0 where the server did not name it */
     struct window window;
-    uint8_t received[RECEIVE_BYTES + REST_MAX];
+    int64_t read_ns; /* when what is being handled was read */
 } load;
 
 /* Checks and counts one v1 batch. */
-static void on_batch(struct client *c, const uint8_t *batch, size_t size, int64_t now)
+static void on_batch(struct peer *p, const uint8_t *batch, size_t size)
 {
-    uint16_t count, id;
-    uint32_t crc;
-    double price, volume;
-    if (size < BATCH_HEADER)
-        fail("Client %ld got a batch of %zu bytes: a v1 batch has at least 6.", (long)(c - load.clients), size);
-    memcpy(&crc, batch, 4);
-    memcpy(&count, batch + 4, 2);
-    if (count < 1 || count > BATCH_RECORDS_MAX || size != BATCH_HEADER + (size_t)count * BATCH_RECORD)
-        fail("Client %ld got a batch of %zu bytes that claims %d records.", (long)(c - load.clients), size, count);
-    if (load.window.frames++ % CRC_EVERY == 0 && crc != crc32_of(batch + 4, size - 4))
-        fail("Client %ld got a batch of %d records with a wrong CRC.", (long)(c - load.clients), count);
-    for (const uint8_t *record = batch + BATCH_HEADER; count--; record += BATCH_RECORD) {
-        memcpy(&id, record, 2);
-        memcpy(&price, record + 2, 8);
-        memcpy(&volume, record + 10, 8);
+    struct client *c = (struct client *)p;
+    int count = peer_batch(p, batch, size, load.window.frames++ % CRC_EVERY == 0);
+    for (int i = 0; i < count; i++) {
+        struct record r = batch_record(batch, i);
         if (load.each && !load.nats) {
-            int place = load.symbol_of[id] - 1 - c->first_symbol;
+            int place = load.symbol_of[r.id] - 1 - c->first_symbol;
             place += place < 0 ? load.symbols : 0;
-            if (!load.symbol_of[id] || place >= load.each)
-                fail("Client %ld got a record of id %d, to which it did not subscribe.", (long)(c - load.clients), id);
+            if (!load.symbol_of[r.id] || place >= load.each)
+                fail("Client %d got a record of id %d, to which it did not subscribe.", p->number, r.id);
         }
-        if (volume == 0) {
+        if (r.volume == 0) {
             load.window.snapshots++;
             continue;
         }
         load.window.updates++;
-        load.window.trades += volume;
-        histogram_add(&load.window.age, now - (int64_t)(price * 1e9));
+        load.window.trades += r.volume;
+        histogram_add(&load.window.age, load.read_ns - (int64_t)(r.price * 1e9));
     }
 }
 
 /* Learns the ids out of {"type":"subscribed","symbols":[{"symbol":"B0001USDT","id":1},...]}; an error ends the run. */
-static void on_text(struct client *c, const char *text)
+static void on_text(struct peer *p, const char *text)
 {
+    struct client *c = (struct client *)p;
     if (strstr(text, "\"error\""))
-        fail("The server answered client %ld: %s", (long)(c - load.clients), text);
+        fail("The server answered client %d: %s", c->peer.number, text);
     if (!strstr(text, "\"subscribed\""))
         return;
     for (const char *at = text; (at = strstr(at, "\"symbol\":\"B")); at++) {
@@ -120,35 +107,10 @@ static void on_text(struct client *c, const char *text)
     c->subscribed = 1;
 }
 
-/* Handles the whole frames in `data`; returns how many bytes they took. */
-static size_t on_websocket(struct client *c, uint8_t *data, size_t size, int64_t now)
-{
-    size_t at = 0;
-    struct frame frame;
-    ssize_t took;
-    while ((took = parse_frame(data + at, size - at, &frame)) > 0) {
-        uint8_t pong[256];
-        if (frame.opcode == OP_BINARY) {
-            on_batch(c, frame.payload, frame.size, now);
-        } else if (frame.opcode == OP_TEXT) {
-            char *text = strndup((char *)frame.payload, frame.size);
-            if (!text)
-                fail("No memory for an answer.");
-            on_text(c, text);
-            free(text);
-        } else if (frame.opcode == OP_PING && frame.size <= 125) {
-            send_all(c->fd, pong, masked_frame(pong, OP_PONG, frame.payload, frame.size));
-        }
-        at += (size_t)took;
-    }
-    if (took < 0)
-        fail("Client %ld got bytes that are no WebSocket frame.", (long)(c - load.clients));
-    return at;
-}
-
 /* Handles NATS' lines and the payloads that follow `MSG subject sid size`; returns how many bytes they took. */
-static size_t on_nats(struct client *c, uint8_t *data, size_t size, int64_t now)
+static size_t on_nats(struct peer *p, uint8_t *data, size_t size)
 {
+    struct client *c = (struct client *)p;
     size_t at = 0;
     uint8_t *newline;
     while ((newline = memchr(data + at, '\n', size - at))) {
@@ -162,51 +124,33 @@ static size_t on_nats(struct client *c, uint8_t *data, size_t size, int64_t now)
                 payload = payload * 10 + (size_t)(*size_at - '0');
             if (size < used + payload + 2)
                 break;
-            on_batch(c, data + used, payload, now);
+            on_batch(p, data + used, payload);
             used += payload + 2;
         } else if (!memcmp(line, "PING", 4)) {
-            send_all(c->fd, "PONG\r\n", 6);
+            send_all(c->peer.fd, "PONG\r\n", 6);
         } else if (!memcmp(line, "PONG", 4)) {
             load.subscribed += !c->subscribed;
             c->subscribed = 1;
         } else if (*line == '-') {
-            fail("NATS answered client %ld: %.*s", (long)(c - load.clients), (int)(newline - line), (char *)line);
+            fail("NATS answered client %d: %.*s", c->peer.number, (int)(newline - line), (char *)line);
         }
         at = used;
     }
     return at;
 }
 
+static size_t on_data(struct peer *p, uint8_t *data, size_t size)
+{
+    load.read_ns = monotonic_ns();
+    return load.nats ? on_nats(p, data, size) : peer_frames(p, data, size, on_batch, on_text);
+}
+
 static void on_readable(struct client *c)
 {
-    if (c->rest_size)
-        memcpy(load.received, c->rest, c->rest_size);
-    ssize_t got = recv(c->fd, load.received + c->rest_size, RECEIVE_BYTES, 0);
-    if (got < 0 && (errno == EAGAIN || errno == EINTR))
-        return;
-    if (got <= 0) {
-        load.window.closed++;
-        close(c->fd); /* epoll forgets it */
-        c->fd = -1;
-        return;
-    }
-    load.window.reads++;
-    load.window.bytes += (size_t)got;
-    size_t size = c->rest_size + (size_t)got;
-    int64_t now = monotonic_ns();
-    size_t took = load.nats ? on_nats(c, load.received, size, now) : on_websocket(c, load.received, size, now);
-    size_t rest = size - took;
-    if (rest > REST_MAX)
-        fail("Client %ld got a message longer than %d bytes.", (long)(c - load.clients), REST_MAX);
-    if (rest > c->rest_size && !(c->rest = realloc(c->rest, rest)))
-        fail("No memory for the rest of a frame.");
-    if (rest)
-        memcpy(c->rest, load.received + took, rest);
-    else {
-        free(c->rest);
-        c->rest = NULL;
-    }
-    c->rest_size = (uint32_t)rest;
+    ssize_t got = peer_read(&c->peer, on_data);
+    load.window.closed += got < 0;
+    load.window.reads += got > 0;
+    load.window.bytes += got > 0 ? (uint64_t)got : 0;
 }
 
 /* Reads whoever is readable; waits at most `wait_ms`. Returns 1 where standard input has something too. */
@@ -223,7 +167,7 @@ static int sweep(int wait_ms)
         struct client *c = events[i].data.ptr;
         if (!c)
             commanded = 1;
-        else if (c->fd >= 0)
+        else if (c->peer.fd >= 0)
             on_readable(c);
     }
     return commanded;
@@ -260,17 +204,17 @@ static void open_client(struct client *c)
     static uint8_t frame[sizeof text + FRAME_HEADER_MAX];
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     if (load.nats)
-        set_nonblocking(c->fd);
+        set_nonblocking(c->peer.fd);
     else
-        websocket_finish(c->fd);
-    if (epoll_ctl(load.epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
-        fail("Cannot watch client %ld: %s.", (long)(c - load.clients), strerror(errno));
+        websocket_finish(c->peer.fd);
+    if (epoll_ctl(load.epoll, EPOLL_CTL_ADD, c->peer.fd, &event) < 0)
+        fail("Cannot watch client %d: %s.", c->peer.number, strerror(errno));
     if (!load.each && !load.nats)
         return;
     size_t size = subscription(c, text, sizeof text);
     const void *data = load.nats ? (void *)text : frame;
-    if (send_all(c->fd, data, load.nats ? size : masked_frame(frame, OP_TEXT, text, size)) < 0)
-        fail("The server closed client %ld while it subscribed.", (long)(c - load.clients));
+    if (send_all(c->peer.fd, data, load.nats ? size : masked_frame(frame, OP_TEXT, text, size)) < 0)
+        fail("The server closed client %d while it subscribed.", c->peer.number);
 }
 
 /* Connects everybody, HANDSHAKES at a time, and waits until the server has confirmed all subscriptions. */
@@ -280,8 +224,9 @@ static void connect_all(void)
     for (int from = 0, until; from < load.count; from = until) {
         until = from + HANDSHAKES < load.count ? from + HANDSHAKES : load.count;
         for (int i = from; i < until; i++) {
+            load.clients[i].peer.number = i;
             load.clients[i].first_symbol = i * 7 % load.symbols;
-            load.clients[i].fd = load.nats ? connect_loopback(load.port) : websocket_begin(load.port, "/api/v1/ws");
+            load.clients[i].peer.fd = load.nats ? connect_loopback(load.port) : websocket_begin(load.port, "/api/v1/ws");
         }
         for (int i = from; i < until; i++)
             open_client(&load.clients[i]);
@@ -317,7 +262,7 @@ static void measure(double seconds)
 static void stall(int count)
 {
     for (; load.stalled < count; load.stalled++) {
-        int fd = load.clients[load.stalled].fd, small = 1; /* the kernel raises it to its least */
+        int fd = load.clients[load.stalled].peer.fd, small = 1; /* the kernel raises it to its least */
         if (fd < 0)
             continue;
         epoll_ctl(load.epoll, EPOLL_CTL_DEL, fd, NULL);
@@ -330,7 +275,7 @@ static void unread(void)
 {
     long total = 0;
     for (int i = 0, waiting; i < load.stalled; i++)
-        if (load.clients[i].fd >= 0 && ioctl(load.clients[i].fd, FIONREAD, &waiting) == 0)
+        if (load.clients[i].peer.fd >= 0 && ioctl(load.clients[i].peer.fd, FIONREAD, &waiting) == 0)
             total += waiting;
     printf("{\"unread\":%ld}\n", total);
 }
