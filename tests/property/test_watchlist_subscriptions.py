@@ -17,16 +17,17 @@ from tests.e2e.test_client_sessions import SECRET, Told
 from tradeback.model import symbol_allowed
 from tradeback.tokens import new_token
 
-COUNT = 6
+COUNT = 3
 NUMBERS = st.lists(st.integers(0, COUNT), max_size=COUNT, unique=True)  # the last is no symbol
-PATTERNS = st.sampled_from([("*",), ("*",), ("*0*", "*1*", "*2*"), ("*1*",), ("NONE",)])
+PATTERNS = st.sampled_from([("*",), ("*",), ("*",), ("*1*", "*2*"), ("NONE",)])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("subscribe"), NUMBERS.filter(bool)),
         st.tuples(st.just("unsubscribe"), NUMBERS.filter(bool)),
         st.tuples(st.just("account"), NUMBERS, PATTERNS),
     ),
-    max_size=14,
+    min_size=4,
+    max_size=20,
 )
 
 
@@ -89,7 +90,7 @@ class Listener:
                     self.subscribed.discard(message["data"]["symbol"])
 
 
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=100, deadline=None)
 @given(STEPS)
 def test_a_client_is_subscribed_as_the_model_and_as_it_was_told(steps: list[tuple[Any, ...]]) -> None:
     async def scenario() -> None:
