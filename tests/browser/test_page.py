@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -228,6 +229,25 @@ def test_focus_can_be_seen_wherever_it_goes(site: Site, open_tab: OpenTab) -> No
         assert focused[2] >= 2, focused
         seen.add(focused[0])
     assert len(seen) > 6
+
+
+def test_nothing_overlaps_at_any_width(site: Site, open_tab: OpenTab) -> None:
+    name = site.user("measurer-with-a-long-name", "BTCUSDT")
+    page = open_tab().page
+    log_in(page, name)
+    await_new_price(page, "BTCUSDT")
+    parts = [
+        page.locator(part) for part in (".brand", ".search", ".pill", ".tools", ".watch", ".market", ".side")
+    ]
+    for width in (320, 360, 560, 721, 800, 900, 1101, 1440, 2200):
+        page.set_viewport_size({"width": width, "height": 800})
+        boxes = [box for part in parts if (box := part.bounding_box()) is not None]
+        assert len(boxes) == len(parts)
+        for one, other in itertools.combinations(boxes, 2):
+            beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+            above = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+            assert beside or above, (width, one, other)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
