@@ -93,6 +93,25 @@ def server_listens(up: Up) -> bool:
         return False
 
 
+@pytest.mark.timeout(180)
+def test_trades_that_cannot_be_had_are_in_the_volume_a_minute_later(tmp_path: Path) -> None:
+    """Nothing is fetched of what was missed, so the stored trades of the minute have a hole for ever."""
+    with FakeClock(tmp_path) as clock:
+        noon = (DAY // 2 + 10 - time.time() % DAY) % DAY
+        clock.jump(noon)
+        environment = {**CARRIED, **clock.environment, "RECORDER_BACKFILL_AGE": "0"}
+        with Up(tmp_path, "--sim-rate", "1000", "--sim-symbols", "5", environment=environment) as up:
+            up.await_subscribed(len(SYMBOLS))
+            trade(up, 500)
+            up.pause_and_drain()
+            clock.jump(noon + 70)
+            up.sim("/sim/resume")
+            await_that("volumes were never told", lambda: right(up) == len(SYMBOLS))
+            up.pause_and_drain()
+            await_that("volumes differ", lambda: not differing(up))
+            assert up.stop() == 0
+
+
 @pytest.mark.timeout(240)
 def test_a_day_that_began_without_the_server_is_whole(tmp_path: Path) -> None:
     with FakeClock(tmp_path) as clock:

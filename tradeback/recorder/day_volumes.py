@@ -49,14 +49,16 @@ FLAG_SPARSE = FLAGS["sparse"]
 class DayVolumePolicy:
     """Times in seconds. Rows are looked at every `look_every`. A symbol that begins or has a gap is left alone for
     `settle`: a trade just below its first id may still count. One whose volume cannot be told yet waits for
-    `first_wait`, doubled up to `longest_wait`. `reserve` is the share of the weight budget that is left to others.
+    `first_wait`, doubled up to `longest_wait`; while the exchange cannot be asked, all wait for `error_wait`. `reserve`
+    is the share of the weight budget that is left to repairs: less than a backfill leaves, which is in no hurry.
     """
 
     look_every: float = 1.0
     settle: float = 0.5
     first_wait: float = 1.0
-    longest_wait: float = 60.0
-    reserve: float = 0.5
+    longest_wait: float = 300.0
+    error_wait: float = 15.0
+    reserve: float = 0.1
 
 
 @dataclass(slots=True)
@@ -115,7 +117,7 @@ class DayVolumes:
                     if str(error) != self._error:
                         log.warning("volumes of the day cannot be asked for now", reason=str(error))
                     self._error = str(error)
-                    await asyncio.sleep(self.policy.longest_wait / 4)
+                    await asyncio.sleep(self.policy.error_wait)
                 await asyncio.sleep(self.policy.look_every)
         finally:
             self._rows.close()
