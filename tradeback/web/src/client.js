@@ -36,7 +36,11 @@ export const CLOSE_CODES = Object.freeze({
   1008: { when: "a rule was broken that no other code names", reconnect: "no", waitMs: null },
   1009: { when: "a message longer than the limit", reconnect: "no: send shorter messages", waitMs: null },
   1011: { when: "a fault of the server", reconnect: "yes, after 1 s to 10 s at random", waitMs: [1000, 10000] },
-  1012: { when: "the server restarts", reconnect: "yes, after 1 s to 10 s at random", waitMs: [1000, 10000] },
+  1012: {
+    when: "the server restarts, or cannot tell yet who is logged in",
+    reconnect: "yes, after 1 s to 10 s at random",
+    waitMs: [1000, 10000],
+  },
   4400: { when: "malformed messages, repeatedly", reconnect: "no: mend the client", waitMs: null },
   4401: { when: "not or no longer logged in", reconnect: "after logging in", waitMs: null },
   4403: { when: "a symbol that the session may not watch", reconnect: "without that symbol", waitMs: null },
