@@ -11,7 +11,7 @@ from decimal import Decimal
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import PASSWORD, OpenTab, Site
 from tests.browser.one_origin import one_origin
@@ -165,6 +165,25 @@ def test_a_session_that_was_ended_leads_to_the_login(site: Site, open_tab: OpenT
     site.accounts.end_sessions(known[0].id)
     # Nothing was asked for: the server closes the connection with 4401.
     expect(tab.page.get_by_text("Your session has ended")).to_be_visible()
+    expect(tab.page.locator("#desk")).to_be_hidden()
+
+
+def test_a_login_that_the_browser_does_not_keep_says_why(site: Site, open_tab: OpenTab) -> None:
+    name = site.user("insecure")
+    tab = open_tab()
+    tab.expect_complaint("401")
+
+    def without_cookie(route: Route) -> None:
+        answer = route.fetch()
+        headers = {key: value for key, value in answer.headers.items() if key != "set-cookie"}
+        tab.page.context.clear_cookies()
+        route.fulfill(status=answer.status, headers=headers, body=answer.body())
+
+    tab.page.route("**/auth/login", without_cookie)
+    tab.page.get_by_label("Username").fill(name)
+    tab.page.get_by_label("Password").fill(PASSWORD)
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#login-error")).to_contain_text("SESSION_COOKIE_SECURE=false")
     expect(tab.page.locator("#desk")).to_be_hidden()
 
 

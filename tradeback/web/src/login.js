@@ -71,6 +71,19 @@ export class Login {
     remember(false);
   }
 
+  /** A browser drops a Secure cookie that comes by plain HTTP, and tells nobody. */
+  async #checkCookie() {
+    try {
+      await rest.session();
+    } catch (error) {
+      if (error.status !== 401) throw error;
+      throw new Error(
+        "The login is right, but this browser did not keep it: open the page by HTTPS, allow its cookies, or " +
+          "start the server with SESSION_COOKIE_SECURE=false.",
+      );
+    }
+  }
+
   async #submit() {
     const { username, password } = this.#form.elements;
     const empty = [username, password].find((input) => input.value === "");
@@ -83,6 +96,7 @@ export class Login {
     this.#button.disabled = true;
     try {
       const { user } = await rest.login(username.value, password.value);
+      await this.#checkCookie();
       remember(true);
       this.#page.hidden = true;
       password.value = "";
