@@ -5,7 +5,15 @@ import { fileURLToPath } from "node:url";
 
 import { defineConfig } from "vite";
 
-const AS_THEY_STAND = ["client.js", "datafeed.js", "figures.js", "frames.js", "livebars.js", "serverclock.js"];
+const AS_THEY_STAND = [
+  "client.js",
+  "closecodes.js",
+  "datafeed.js",
+  "figures.js",
+  "frames.js",
+  "livebars.js",
+  "serverclock.js",
+];
 const source = (name) => fileURLToPath(new URL(`src/${name}`, import.meta.url));
 
 const asTheyStand = {

@@ -7,55 +7,21 @@
  *     client.subscribe("BTCUSDT");
  *     client.connect();
  *
- * It depends on nothing but the two files beside it, and runs in browsers and wherever else there is a WebSocket class of the same kind: in Node
- * from 22 on, and in Node 20 with --experimental-websocket or the one of the package ws. docs/client-js.md tells more.
+ * It depends on nothing but the files beside it, and runs in browsers and wherever else there is a WebSocket class of the
+ * same kind: in Node from 22 on, and in Node 20 with --experimental-websocket or the one of the package ws.
+ * docs/client-js.md tells more.
  */
 
+import { CLOSE_CODES } from "./closecodes.js";
 import { Figures } from "./figures.js";
 import { FrameDecoder, ProtocolError } from "./frames.js";
 
-export { ProtocolError };
+export { CLOSE_CODES, ProtocolError };
 export const SUBPROTOCOL = "tradeback.v1";
 
-const MESSAGE_CHARACTERS = 8000; // of a subscription; the server takes 16 KiB, and names may be of any alphabet
+const MESSAGE_CHARACTERS = 5000; // of a subscription: at three bytes each, what the server takes is 16 KiB
 const MAX_ID = 65535;
 const UNCLEAN = 1006; // the browser's code for a connection that ended without one
-
-/**
- * When the server closes with which code, and whether to connect again: from and to in ms between which to wait at
- * random, null where connecting again is of no use. The table of docs/protocol.md, which a test compares. After any
- * other code, or none, the client connects again by its back-off.
- *
- * @type {Readonly<Record<number, {when: string, reconnect: string, waitMs: readonly [number, number] | null}>>}
- */
-export const CLOSE_CODES = Object.freeze({
-  1000: { when: "the client asked for it", reconnect: "no", waitMs: null },
-  1001: { when: "the server stops", reconnect: "yes, after 1 s to 10 s at random", waitMs: [1000, 10000] },
-  1002: { when: "frames that break RFC 6455", reconnect: "no: mend the client", waitMs: null },
-  1007: { when: "a text message that is not UTF-8", reconnect: "no: mend the client", waitMs: null },
-  1008: { when: "a rule was broken that no other code names", reconnect: "no", waitMs: null },
-  1009: { when: "a message longer than the limit", reconnect: "no: send shorter messages", waitMs: null },
-  1011: { when: "a fault of the server", reconnect: "yes, after 1 s to 10 s at random", waitMs: [1000, 10000] },
-  1012: {
-    when: "the server restarts, or cannot tell yet who is logged in",
-    reconnect: "yes, after 1 s to 10 s at random",
-    waitMs: [1000, 10000],
-  },
-  4400: { when: "malformed messages, repeatedly", reconnect: "no: mend the client", waitMs: null },
-  4401: { when: "not or no longer logged in", reconnect: "after logging in", waitMs: null },
-  4403: { when: "a symbol that the session may not watch", reconnect: "without that symbol", waitMs: null },
-  4408: {
-    when: "took no data for longer than WS_BLOCKED_LIMIT",
-    reconnect: "yes, with fewer symbols or a better line",
-    waitMs: [1000, 10000],
-  },
-  4429: {
-    when: "more messages than allowed",
-    reconnect: "yes, after a minute, and slower",
-    waitMs: [60000, 70000],
-  },
-});
-
 const UNAUTHENTICATED = 4401;
 
 /**
@@ -294,7 +260,8 @@ export class Client {
     }
     const rule = CLOSE_CODES[code];
     if (rule === undefined) {
-      const what = failedToOpen ? "cannot be reached, or refuses" : code === UNCLEAN ? "broke off" : `closed with ${code}`;
+      const ended = code === UNCLEAN ? "broke off" : `closed with ${code}`;
+      const what = failedToOpen ? "cannot be reached, or refuses" : ended;
       this.#wait(`${this.#url} ${what}${told}`, code === UNCLEAN ? undefined : code);
       return;
     }
