@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 import time
 from typing import Any
@@ -24,6 +25,8 @@ SECURITY_HEADERS = (
     ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
 
+
+_HOST = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
 
 # What every answer has from the start, and gunicorn's own as well.
 CONSTANT_HEADERS = {name.lower(): value for name, value in (*SECURITY_HEADERS, ("Vary", "Origin"))}
@@ -70,10 +73,13 @@ class Measured:
 
 
 class Bounded:
-    """No body longer than MAX_BODY_BYTES or of a length that is not told."""
+    """No body longer than MAX_BODY_BYTES or of a length that is not told, and no host that is none (RFC 9112, 3.2)."""
 
     def process_request(self, request: Request, response: Response) -> None:
         given = request.env
+        host = given.get("HTTP_HOST")
+        if not (_HOST.fullmatch(host) if host is not None else given["SERVER_PROTOCOL"] == "HTTP/1.0"):
+            raise Refused(400, "bad_request", "The header Host must name this server, as host or host:port.")
         if "HTTP_TRANSFER_ENCODING" in given:
             raise Refused(
                 411,
