@@ -41,11 +41,13 @@ class Peer:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Peer]:
         tasks: set[asyncio.Task[Any]] = set()
+        writers: list[asyncio.StreamWriter] = []
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             tasks.add(task)
+            writers.append(writer)
             try:
                 await self.script(self, reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -59,13 +61,16 @@ class Peer:
         try:
             yield self
         finally:
+            # Who has connected is taken in first: asyncio loses a connection whose server closes in that very turn.
+            await turns(20)
             server.close()
             await server.wait_closed()
-            for _ in range(5):  # turns of the loop, for who was accepted last to be taken in
-                await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for writer in writers:
+                writer.transport.abort()  # whatever a client did not read
+            await turns(5)
 
     async def head(self, reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -118,6 +123,12 @@ def answers(*parts: bytes) -> Script:
             await writer.drain()
 
     return script
+
+
+async def turns(count: int) -> None:
+    """Of the loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def mute(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -306,10 +317,9 @@ def test_leaving_at_any_moment_leaves_nothing_behind(script: Script, iterate: bo
 
     async def scenario() -> None:
         async with Peer(script).listening() as peer:
-            for turns in range(30):
+            for count in range(30):
                 program = asyncio.create_task(use(peer.url, iterate))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
+                await turns(count)
                 program.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await program
