@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.hubs import PATIENCE, Served, run, served
 from tests.e2e.test_client_sessions import SECRET, told
 from tradeback.client import Client, Update
+from tradeback.client import events as events_module
 from tradeback.errors import ServerRefusedError, UnknownSymbolError
 from tradeback.tokens import new_token
 
@@ -92,3 +93,42 @@ def test_what_no_symbol_is_called_is_not_asked_for(name: str) -> None:
     with pytest.raises(UnknownSymbolError, match="is no symbol"):
         Client("ws://127.0.0.1:1/").subscribe(name)
     assert Client("ws://127.0.0.1:1/", "btcusdt").symbols == ["BTCUSDT"]
+
+
+def test_a_program_that_takes_nothing_costs_little_and_gets_all_of_the_volume(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events_module, "QUEUE_LIMIT", 50)
+
+    async def scenario() -> None:
+        async with served(symbols=3) as server:
+            names = server.market.symbols
+            async with Client(server_url(server), names) as client:
+                await server.until(lambda: client.round_trip_s is not None)
+                for n in range(2_000):
+                    server.trade(n % 3, 1, price=float(n + 1))
+                    await asyncio.sleep(0)
+                server.trade(0, 1, price=9_999.0)
+                await server.until(lambda: client.conflated > 0 and last_price(client) == 9_999.0)
+                assert len(client._backlog) <= 50 + 3
+                updates = await take_until(client, 9_999.0)
+                updates += [event for event in iter(client._backlog.take, None) if isinstance(event, Update)]
+            volume = sum(update.volume for update in updates)
+            assert volume == pytest.approx(2_001 / 10**server.market.precision)
+            assert client.connections == 1
+
+    def last_price(client: Client) -> float | None:
+        waiting = client._backlog._latest.get((Update, "S0USDT"))
+        return waiting.price if isinstance(waiting, Update) else None
+
+    run(scenario())
+
+
+def test_a_server_that_takes_shorter_commands_is_told_about() -> None:
+    async def scenario() -> None:
+        names = [f"SOMETHING{n:05}" for n in range(200)]
+        async with served(max_message_bytes=1024) as server, Client(server_url(server), names) as client:
+            with pytest.raises(ServerRefusedError, match="closed with 1009"):
+                await take_until(client, 0.0)
+
+    run(scenario())
