@@ -52,20 +52,28 @@ function crcTables(count) {
 function crcOfRoom(end) {
   let crc = -1;
   let at = 1;
-  for (const last = (end >> 2) - 4; at <= last; at += 4) {
-    const a = WORDS[at] ^ crc;
-    const b = WORDS[at + 1];
-    const c = WORDS[at + 2];
-    const d = WORDS[at + 3];
-    crc =
-      CRCS[(b & 255) + 2816] ^ CRCS[((b >>> 8) & 255) + 2560] ^
-      CRCS[((b >>> 16) & 255) + 2304] ^ CRCS[(b >>> 24) + 2048] ^
-      CRCS[(c & 255) + 1792] ^ CRCS[((c >>> 8) & 255) + 1536] ^
-      CRCS[((c >>> 16) & 255) + 1280] ^ CRCS[(c >>> 24) + 1024] ^
-      CRCS[(d & 255) + 768] ^ CRCS[((d >>> 8) & 255) + 512] ^
-      CRCS[((d >>> 16) & 255) + 256] ^ CRCS[d >>> 24] ^
-      CRCS[(a & 255) + 3840] ^ CRCS[((a >>> 8) & 255) + 3584] ^
-      CRCS[((a >>> 16) & 255) + 3328] ^ CRCS[(a >>> 24) + 3072];
+  const words = WORDS; // read once: the compiler cannot know that it stays
+  const crcs = CRCS;
+  const last = (end >> 2) - 4;
+  while (at <= last) {
+    const a = words[at] ^ crc;
+    const b = words[at + 1];
+    const c = words[at + 2];
+    const d = words[at + 3];
+    const ofB =
+      crcs[(b & 255) + 2816] ^ crcs[((b >>> 8) & 255) + 2560] ^
+      crcs[((b >>> 16) & 255) + 2304] ^ crcs[(b >>> 24) + 2048];
+    const ofC =
+      crcs[(c & 255) + 1792] ^ crcs[((c >>> 8) & 255) + 1536] ^
+      crcs[((c >>> 16) & 255) + 1280] ^ crcs[(c >>> 24) + 1024];
+    const ofD =
+      crcs[(d & 255) + 768] ^ crcs[((d >>> 8) & 255) + 512] ^
+      crcs[((d >>> 16) & 255) + 256] ^ crcs[d >>> 24];
+    const ofA =
+      crcs[(a & 255) + 3840] ^ crcs[((a >>> 8) & 255) + 3584] ^
+      crcs[((a >>> 16) & 255) + 3328] ^ crcs[(a >>> 24) + 3072];
+    crc = ofB ^ ofC ^ ofD ^ ofA;
+    at += 4;
   }
   for (at *= 4; at < end; at++) crc = (crc >>> 8) ^ CRCS[(crc ^ BYTES[at]) & 255];
   return ~crc >>> 0;
