@@ -9,7 +9,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -22,6 +22,7 @@ from bench.subject import COMMAND, SETTINGS, exchange, server
 from bench.table import Effort, Goal, Row, compare
 from bench.writer import configured
 from tradeback.control import ControlClient
+from tradeback.errors import ControlError
 from tradeback.model import Session, User
 from tradeback.store.accounts import SqlAccounts, open_accounts
 from tradeback.store.catalog import open_catalog
@@ -117,12 +118,15 @@ async def told_by_recorder(path: Path) -> None:
     server_line = ControlClient(path)
     deadline = time.monotonic() + PATIENCE_S
     try:
-        while not (await server_line.ask({"type": "status"}))["sessions"]["updates"]:
-            if time.monotonic() > deadline:
-                raise BenchError(f"The recorder told the server nothing within {PATIENCE_S:.0f} s.")
+        while time.monotonic() < deadline:
+            # The control socket is there a little later than the port of the clients.
+            with suppress(ControlError):
+                if (await server_line.ask({"type": "status"}))["sessions"]["updates"]:
+                    return
             await asyncio.sleep(0.05)
     finally:
         server_line.close()
+    raise BenchError(f"The recorder told the server nothing within {PATIENCE_S:.0f} s.")
 
 
 def request(token: str | None) -> bytes:
