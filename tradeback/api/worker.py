@@ -270,6 +270,8 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             self._forget(self._lingering.popleft())
         for conn, deadline in list(self._deadlines.items()):
             if now > deadline:
+                # Some are closed by now: who sends nothing for KEEP_ALIVE_S in the middle of a request.
+                self._deadlines.pop(conn, None)
                 self._cut(conn)
 
     # In a thread.
