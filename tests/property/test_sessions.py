@@ -212,3 +212,17 @@ class SessionsMachine(RuleBasedStateMachine):
 
 TestSessions = SessionsMachine.TestCase
 TestSessions.settings = examples(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_who_comes_and_goes_without_end_fills_no_heap() -> None:
+    """A token may end before its session does: each connection notes that end."""
+    sessions: Sessions[int] = Sessions()
+    sessions.part([Account(1, ("*",), (), {TOKENS[0]: 1000})], 1, 1)
+    credential = Credential(TOKENS[0], 30)
+    for client in range(10_000):
+        sessions.join(client, credential)
+        sessions.leave(client, credential)
+    assert len(sessions._expiries) <= 2 * module.HEAP_SLACK
+    sessions.join(1, credential)
+    assert sessions.next_expiry() == 30
+    assert sessions.expire(30) == [1]

@@ -178,6 +178,7 @@ class Sessions(Generic[C]):
             self._waiting[client] = (token, self._updates)
         elif expires_at < self._sessions[token].expires_at:
             heappush(self._expiries, (expires_at, token))
+            self._trim()
 
     def leave(self, client: C, credential: Credential) -> None:
         """It is no longer."""
@@ -205,10 +206,14 @@ class Sessions(Generic[C]):
         touched: list[C] = []
         for account in accounts:
             touched += self._replace(account)
+        self._trim()
+        return touched
+
+    def _trim(self) -> None:
+        """Leave out of the heap what is no longer so, where that is most of it."""
         if len(self._expiries) > 2 * (len(self._sessions) + len(self._joined)) + HEAP_SLACK:
             self._expiries = [(end, token) for token in self._sessions for end in self._ends(token)]
             heapify(self._expiries)
-        return touched
 
     def _replace(self, account: Account) -> list[C]:
         touched: list[C] = []
