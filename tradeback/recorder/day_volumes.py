@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 HOUR_NS = 60 * MINUTE_NS
 MS_NS = 1_000_000
 SETTLED_NS = 5 * 10**9  # after the end of a minute its kline is final
+GAPS_LOOKED_AT = 8  # of a symbol; more than one is open seldom and not for long
 FLAG_SPARSE = FLAGS["sparse"]
 
 
@@ -220,7 +221,7 @@ class DayVolumes:
 
     def _copy(self, stream_id: int) -> tuple[TableRow, int, list[Tick]] | None:
         """The row, the minute (unix ns) up to which klines count, and the ticks from there on up to the newest
-        trade. None where something below that trade may still count, or it is not stored yet."""
+        trade. None where something below that trade may still count, or is not stored yet."""
         row = self._rows.read(stream_id) if self._rows.open() else None
         if row is None or row.last_id is None or row.dropped or row.open_ranges:
             return None
@@ -233,7 +234,14 @@ class DayVolumes:
             if tick.trade_id <= last_id
         ]
         ticks.sort(key=lambda tick: tick.trade_id)
-        return (row, start, ticks) if ticks and ticks[-1].trade_id == last_id else None
+        if not ticks or ticks[-1].trade_id != last_id:
+            return None
+        # What is plain without the exchange costs no weight: a hole, or what lies before the first is being fetched.
+        first = ticks[0].trade_id - ticks[0].trade_count + 1
+        fetched = self._history.gaps(stream_id, open_only=True, limit=GAPS_LOOKED_AT)
+        if any(gap.last_id + 1 == first for gap in fetched):
+            return None
+        return (row, start, ticks) if _sum(ticks, first, row.quantity_precision) is not None else None
 
     async def _before(self, symbol: str, day_ns: int, start: int) -> Decimal:
         """What was traded from the beginning of the day to before `start`."""
