@@ -75,6 +75,8 @@ def requests(port: int, pid: int, path: str, effort: Effort) -> float:
         load.hear()
         load.ask(f"measure {min(WARM_UP_S, seconds)}")
         window = load.ask(f"measure {seconds}")
+    if not window["server_cpu"]:
+        raise BenchError(f"Process {pid}, which answers {path}, ended or stood still for {seconds:g} s.")
     return float(window["requests"] / window["seconds"] / window["server_cpu"])
 
 
