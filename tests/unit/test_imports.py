@@ -75,6 +75,7 @@ LAYERS = [
         "arbitrate",
         "decode",
         "json",
+        "names",
         "predicted",
         "table",
         "tablefile",

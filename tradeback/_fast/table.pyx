@@ -18,6 +18,7 @@ from tradeback._fast.arbitrate cimport (
     deadline, give_up, replay_record, take_quote, take_trade,
 )
 from tradeback._fast.clock cimport monotonic_ns, now_ns as unix_now_ns
+from tradeback._fast.names cimport file_hash, index_hash, name_keys
 from tradeback._fast.record cimport (
     EVENT_AGG_TRADE, EVENT_QUOTE, EVENT_TRADE, RECORD_BEGIN, RECORD_GAP, RECORD_TRADE, STREAM_ID_MAX, SYMBOL_MAX,
 )
@@ -28,31 +29,6 @@ from tradeback._fast.tablefile cimport (
 
 cdef enum:
     FIRST_PLACES = 256          # of the name index; it is kept at most a quarter full
-
-
-cdef inline void _keys(const char* symbol, uint32_t size, uint64_t* low, uint64_t* high) noexcept nogil:
-    """The first 16 bytes of a name, zeros behind it. Reads all 16, so they must be readable."""
-    memcpy(low, symbol, 8)
-    memcpy(high, symbol + 8, 8)
-    if size < 8:
-        low[0] &= (<uint64_t>1 << (8 * size)) - 1
-        high[0] = 0
-    elif size < 16:
-        high[0] &= (<uint64_t>1 << (8 * (size - 8))) - 1
-
-
-cdef inline uint32_t _hash(uint64_t low, uint64_t high, uint32_t size) noexcept nogil:
-    cdef uint64_t mixed = (low ^ (high * <uint64_t>0x9E3779B97F4A7C15) ^ size) * <uint64_t>0xD6E8FEB86659FD93
-    # The top bits depend on every byte of the keys; 20 are enough for four places a slot.
-    return <uint32_t>(mixed >> 44)
-
-
-cdef uint32_t _name_hash(bytes name):
-    """FNV-1a, of the name in a row: not the index's hash, for it lives as long as the file."""
-    cdef uint32_t value = 2166136261
-    for byte in name:
-        value = ((value ^ <uint32_t>byte) * <uint64_t>16777619) & 0xFFFFFFFF
-    return value
 
 
 @cython.final
@@ -153,7 +129,7 @@ cdef class SymbolTable:
 
     def _claim_row(self, name: bytes, stream_id: int, precision: int) -> None:
         cdef Row* row = &self._file.rows[<uint32_t>stream_id]
-        cdef uint32_t name_hash = _name_hash(name)
+        cdef uint32_t name_hash = file_hash(name)
         if row.stream_id and row.name_hash != name_hash:
             self._file.reset_row(stream_id)
             row.next_seq = self._file.header.applied_seq
@@ -218,8 +194,8 @@ cdef class SymbolTable:
         cdef uint32_t place
         memset(padded, 0, sizeof(padded))
         memcpy(padded, name, size)
-        _keys(padded, size, &low, &high)
-        place = _hash(low, high, size) & self._place_mask
+        name_keys(padded, size, &low, &high)
+        place = index_hash(low, high, size) & self._place_mask
         while self._places[place].size:
             place = (place + 1) & self._place_mask
         self._places[place].low = low
@@ -248,8 +224,8 @@ cdef class SymbolTable:
         cdef uint64_t low, high
         cdef uint32_t place
         cdef const Name* name
-        _keys(symbol, size, &low, &high)
-        place = _hash(low, high, size) & self._place_mask
+        name_keys(symbol, size, &low, &high)
+        place = index_hash(low, high, size) & self._place_mask
         while True:
             name = &self._places[place]
             if name.low == low and name.high == high and name.size == size and (
