@@ -20,7 +20,7 @@ run: build  ## start everything: the exchange's market data where it can be reac
 build: $(VENV)/.built $(WEB)/dist/index.html  ## make .venv, install, compile; leaves .venv/bin/tradeback
 
 test: build  ## run the tests
-	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest
+	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos

@@ -52,7 +52,7 @@ def needs(there: bool, sentence: str) -> None:
     pytest.skip(sentence)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> str:
     """Its path."""
     path = shutil.which("chromium")
@@ -78,7 +78,7 @@ class Site:
         return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("page")
     # Nobody is let in without a session: the browser has to send its cookie to the WebSocket's port too.
@@ -92,14 +92,14 @@ def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
             yield Site(up, address, (login[1], login[2]), accounts)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
     """One browser for all; each test has a profile of its own in it, that keeps nothing."""
     browser = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)

@@ -218,6 +218,7 @@ def test_malformed_messages_end_in_4400() -> None:
         (mask_frame(CLOSE, b"\x03\xed"), 1002),
         (mask_frame(CLOSE, b"\x03"), 1002),
     ],
+    ids=lambda value: value if isinstance(value, int) else "frames",  # masks are random
 )
 def test_frames_that_end_a_connection_and_the_code_they_get(frames: bytes, code: int) -> None:
     async def scenario() -> None:

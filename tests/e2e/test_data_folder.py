@@ -93,7 +93,7 @@ def test_what_is_broken_is_named_and_the_rest_is_kept(
     shutil.copytree(whole, folder)
     break_it(folder)
     before = contents(folder)
-    with pytest.raises(AssertionError, match="the server ended with 1:"):
+    with pytest.raises(AssertionError, match="tradeback server ended with 1:"):
         ServerProcess(tmp_path, sim, **SEGMENTS)
     log = (tmp_path / "server.log").read_text()
     (told,) = [line for line in log.splitlines() if line.startswith("Error: ")]
