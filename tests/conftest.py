@@ -18,7 +18,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure() -> None:
-    """Children must take SIGINT for their end: started in the background, this process ignores it, and so would they."""
+    """Children must end by SIGINT: started in the background, this process ignores it, and so would they."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
