@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, localcontext
 from itertools import groupby
+from operator import attrgetter
 
 from tradeback.model import RESOLUTIONS, Bar
 
+_OPEN_TIME = attrgetter("open_time")
 # Wide enough for the sum of the largest and the smallest double: no addition ever rounds.
 _EXACT = Context(prec=800)
 
@@ -38,6 +41,18 @@ def coarser_intervals(touched: Iterable[int], newest: int | None) -> dict[str, s
         for name, length in RESOLUTIONS.items()
         if name != "1m"
     }
+
+
+def with_current(bars: list[Bar], current: Iterable[Bar], count: int) -> list[Bar]:
+    """Stored bars by rising time and, where they are as whole, those that a reader folded; the newest `count`. The list
+    of the stored ones is used up."""
+    for bar in current:
+        at = bisect_left(bars, bar.open_time, key=_OPEN_TIME)
+        if at == len(bars) or bars[at].open_time != bar.open_time:
+            bars.insert(at, bar)
+        elif bar.trade_count >= bars[at].trade_count:
+            bars[at] = bar
+    return bars[max(0, len(bars) - count) :]
 
 
 def fold(minutes: Iterable[Bar], length: int) -> list[Bar]:

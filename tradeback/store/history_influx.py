@@ -13,21 +13,20 @@ once more. Whether a bar is better than the stored one is found out before it is
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
-from operator import attrgetter
 
 from tradeback._fast.lineproto import encode_ticks
 from tradeback.config.sections import HistoryConfig
 from tradeback.errors import HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
-from tradeback.store.fold import coarser_intervals, fold
+from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_sqlite import SqliteHistory
 from tradeback.store.influx import FIRST_NS, LAST_NS, Influx
 from tradeback.store.influx_points import (
     COUNT,
+    FIRST,
     LAST,
     NEWEST_BY_SYMBOL,
     POINTS,
@@ -43,12 +42,9 @@ from tradeback.store.influx_points import (
 )
 from tradeback.store.rules import check_bars, length_of, row_limit, too_old_before
 
-DAY_NS = 1_440 * MINUTE_NS
 RECENT_MINUTES = 4  # of each symbol that the writer remembers
 FIRST_WINDOW_NS = 60 * 1_000_000_000  # of ticks that are read at once; grows while there are few
 FEW_TICKS, MANY_TICKS = 2_000, 20_000
-
-_OPEN_TIME = attrgetter("open_time")
 
 
 class InfluxHistory:
@@ -217,7 +213,7 @@ class InfluxHistory:
         count = row_limit(limit)
         # The newest minute first: an interval that ends meanwhile is folded all the same, and nothing is missed.
         newest = self._last(measurement("1m"), stream_id)
-        last = self._last(measurement(resolution), stream_id)
+        last = newest if resolution == "1m" else self._last(measurement(resolution), stream_id)
         current: list[Bar] = []
         if resolution != "1m" and newest is not None:
             first = newest - newest % length
@@ -226,14 +222,7 @@ class InfluxHistory:
         found: dict[int, Bar] = {}
         if last is not None and count:
             found = self._newest_stored(stream_id, resolution, start, min(end, last + 1), count)
-        bars = [found[open_time] for open_time in sorted(found)]
-        for bar in current:
-            at = bisect_left(bars, bar.open_time, key=_OPEN_TIME)
-            if at == len(bars) or bars[at].open_time != bar.open_time:
-                bars.insert(at, bar)
-            elif bar.trade_count >= bars[at].trade_count:
-                bars[at] = bar
-        return bars[max(0, len(bars) - count) :]
+        return with_current([found[open_time] for open_time in sorted(found)], current, count)
 
     def enigma(self, stream_id: int) -> EnigmaLevel | None:
         last = self._last("enigma", stream_id)
@@ -250,9 +239,7 @@ class InfluxHistory:
         now = min(now_ns, max((max(times.values()) for times in newest.values() if times), default=FIRST_NS))
         deleted = {}
         for what, name in names.items():
-            before = too_old_before(
-                now, getattr(self._ages, f"keep_{what}"), DAY_NS if what == "1m" else MINUTE_NS
-            )
+            before = too_old_before(self._ages, what, now)
             if what == "1m":
                 self._keep_coarser(symbol for symbol, time in newest[what].items() if time < before)
             deleted[what] = self._delete(name, before)
@@ -281,16 +268,17 @@ class InfluxHistory:
             stored = self._stored(stream_id, "1m", min(unknown), max(unknown) + 1) | recent
         accepted = _better(bars, stored)
         lines += [bar_line(self._key(measurement("1m"), stream_id), bar) for bar in accepted]
-        for resolution, opened in coarser_intervals(touched, newest).items():
-            if opened:
-                length = RESOLUTIONS[resolution]
-                minutes = self._stored(stream_id, "1m", min(opened), max(opened) + length)
-                minutes |= {bar.open_time: bar for bar in accepted}
-                folded = fold([minutes[time] for time in sorted(minutes)], length)
-                there = self._stored(stream_id, resolution, min(opened), max(opened) + 1)
-                key = self._key(measurement(resolution), stream_id)
-                coarser = [bar for bar in folded if bar.open_time in opened]
-                lines += [bar_line(key, bar) for bar in _better(coarser, there)]
+        coarser = {name: opened for name, opened in coarser_intervals(touched, newest).items() if opened}
+        if coarser:
+            first = min(map(min, coarser.values()))
+            stop = max(max(opened) + RESOLUTIONS[name] for name, opened in coarser.items())
+            stored = self._stored(stream_id, "1m", first, stop) | {bar.open_time: bar for bar in accepted}
+            minutes = [stored[time] for time in sorted(stored)]
+            for name, opened in coarser.items():
+                bars = [bar for bar in fold(minutes, RESOLUTIONS[name]) if bar.open_time in opened]
+                there = self._stored(stream_id, name, min(opened), max(opened) + 1)
+                key = self._key(measurement(name), stream_id)
+                lines += [bar_line(key, bar) for bar in _better(bars, there)]
         return accepted
 
     def _store(self, lines: Iterable[bytes], minutes: Mapping[int, Sequence[Bar]]) -> None:
@@ -374,7 +362,7 @@ class InfluxHistory:
 
     def _first_from(self, name: str, stream_id: int, start: int, stop: int) -> int:
         """The time of the first point from `start` on; `stop` where there is none before it."""
-        times = by_time(self._points(name, stream_id, start, stop, flux=LAST.replace("last()", "first()")))
+        times = by_time(self._points(name, stream_id, start, stop, flux=FIRST))
         return min(times) if times else stop
 
     def _newest_by_symbol(self, name: str) -> dict[str, int]:

@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +19,7 @@ from tradeback.config.sections import HistoryConfig
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
-from tradeback.store.fold import coarser_intervals, fold
+from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_file import HistoryFile
 from tradeback.store.rules import FIRST, LAST, check_opening, length_of, row_limit, too_old_before
 
@@ -32,7 +30,6 @@ PAGE_OF_TICKS = 4_096  # read at once
 FOLD_MINUTES = 3_000
 STEP_OF_RETENTION = 5_000  # rows deleted in one transaction
 
-DAY_NS = 1_440 * MINUTE_NS
 # How the file names a resolution: by its minutes.
 _MINUTES = {name: length // MINUTE_NS for name, length in RESOLUTIONS.items()}
 _NAMES = {minutes: name for name, minutes in _MINUTES.items()}
@@ -40,7 +37,6 @@ _COARSER = [(name, length) for name, length in RESOLUTIONS.items() if name != "1
 
 # What Bar._make does, without a call in Python for each: a page asks for thousands of bars.
 _BAR_OF_ROW: Callable[[Iterable[object]], Bar] = partial(tuple.__new__, Bar)
-_OPEN_TIME = attrgetter("open_time")
 _TICK = "stream_id, trade_id, trade_count, price, volume, bid, ask, ts_event, flags"
 _BAR = "open_time, open, high, low, close, volume, trade_count"
 _INSERT_TICK = f"INSERT INTO ticks ({_TICK}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -146,14 +142,7 @@ class SqliteHistory:
                 if start <= first < end:
                     current += _folded(connection, _Span(resolution, stream_id, first, first + length))
             connection.execute("COMMIT")
-        bars = list(map(_BAR_OF_ROW, reversed(rows)))
-        for bar in current:
-            at = bisect_left(bars, bar.open_time, key=_OPEN_TIME)
-            if at == len(bars) or bars[at].open_time != bar.open_time:
-                bars.insert(at, bar)
-            elif bar.trade_count >= bars[at].trade_count:
-                bars[at] = bar
-        return bars[max(0, len(bars) - count) :]
+        return with_current(list(map(_BAR_OF_ROW, reversed(rows))), current, count)
 
     def gaps(
         self,
@@ -220,20 +209,16 @@ class SqliteHistory:
         """
         with self._file.reading() as connection:
             now = min(now_ns, _newest(connection))
-        deleted = {
-            "ticks": self._delete(
-                "ticks", "", "ts_event", too_old_before(now, self._ages.keep_ticks, MINUTE_NS)
-            )
+        before = {what: too_old_before(self._ages, what, now) for what in ("ticks", *_MINUTES, "enigma")}
+        self._keep_coarser(before["1m"])
+        return {
+            "ticks": self._delete("ticks", "", "ts_event", before["ticks"]),
+            **{
+                name: self._delete("bars", f"resolution = {minutes} AND", "open_time", before[name])
+                for name, minutes in _MINUTES.items()
+            },
+            "enigma": self._delete("enigma", "", "ts_event", before["enigma"]),
         }
-        for name, minutes in _MINUTES.items():
-            age = getattr(self._ages, f"keep_{name}")
-            cutoff = too_old_before(now, age, DAY_NS if name == "1m" else MINUTE_NS)
-            if name == "1m":
-                self._keep_coarser(cutoff)
-            deleted[name] = self._delete("bars", f"resolution = {minutes} AND", "open_time", cutoff)
-        cutoff = too_old_before(now, self._ages.keep_enigma, MINUTE_NS)
-        deleted["enigma"] = self._delete("enigma", "", "ts_event", cutoff)
-        return deleted
 
     def close(self) -> None:
         self._file.close()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
-from tradeback.model import RESOLUTIONS, Bar, EnigmaLevel, Tick
+from tradeback.model import Bar, EnigmaLevel, Tick
 from tradeback.store.influx import escape_tag, nanoseconds
+from tradeback.store.rules import length_of
 
 POINTS_A_MILLISECOND = 1_000_000  # a tick's point lies its id modulo this above its time, in ns
 
@@ -24,6 +25,7 @@ from(bucket: bucket) |> range(start: time(v: start), stop: time(v: stop))
 """
 _OF_SYMBOL = _FROM + " |> filter(fn: (r) => r.symbol == symbol)"
 POINTS = _OF_SYMBOL + ' |> keep(columns: ["_time", "_field", "_value"])'
+FIRST = _OF_SYMBOL + ' |> first() |> keep(columns: ["_time", "_field", "_value"])'
 LAST = _OF_SYMBOL + ' |> last() |> keep(columns: ["_time", "_field", "_value"])'
 NEWEST_BY_SYMBOL = _FROM + ' |> last() |> keep(columns: ["_time", "symbol", "_field", "_value"])'
 COUNT = _FROM + ' |> filter(fn: (r) => r._field == field) |> count() |> keep(columns: ["_value"])'
@@ -31,10 +33,7 @@ COUNT = _FROM + ' |> filter(fn: (r) => r._field == field) |> count() |> keep(col
 
 def measurement(resolution: str) -> str:
     """Where the bars of a resolution are."""
-    if resolution not in RESOLUTIONS:
-        raise ValueError(
-            f"There are no bars of the resolution {resolution!r}: choose of {', '.join(RESOLUTIONS)}"
-        )
+    length_of(resolution)
     return f"ohlcv_{resolution}"
 
 

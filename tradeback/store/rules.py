@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tradeback.model import RESOLUTIONS, Bar
+from tradeback.config.sections import HistoryConfig
+from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar
 
 FIRST, LAST = -(2**63), 2**63 - 1  # what an i64 can hold
 
@@ -45,9 +46,11 @@ def check_bars(resolution: str, bars: Iterable[Bar]) -> None:
             )
 
 
-def too_old_before(now: int, age_s: float, align: int) -> int:
-    """What opens or happens before it is too old; nothing where the age is 0."""
+def too_old_before(ages: HistoryConfig, what: str, now: int) -> int:
+    """What opens or happens before it is too old; nothing where the age is 0. `what` is `ticks`, `enigma` or a
+    resolution; 1m bars go by whole UTC days."""
+    age_s: float = getattr(ages, f"keep_{what}")
     if age_s == 0:
         return FIRST
     before = now - round(age_s * 1e9)
-    return max(before - before % align, FIRST)
+    return max(before - before % (RESOLUTIONS["1d"] if what == "1m" else MINUTE_NS), FIRST)
