@@ -64,8 +64,11 @@ def differing(up: Up) -> list[str]:
 
 def right(up: Up) -> int:
     """Of how many symbols the recorder says that the server knows the volume; 0 before there is a recorder."""
-    path = up.folder / "sim" / "recorder.sock"
-    return int(ask_control(path, {"type": "status"})["day_volumes"]["right"]) if path.exists() else 0
+    try:
+        status = ask_control(up.folder / "sim" / "recorder.sock", {"type": "status"})
+    except OSError:  # it is not there, or does not listen yet
+        return 0
+    return int(status["day_volumes"]["right"])
 
 
 def trade(up: Up, messages: int) -> None:
