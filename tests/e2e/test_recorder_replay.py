@@ -54,6 +54,16 @@ def stored(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     return content
 
 
+def has_ticks(folder: Path) -> bool:
+    """Whether there is a history yet, and any tick in it."""
+    if not (folder / "sim" / "history.sqlite").exists():
+        return False
+    try:
+        return bool(stored(folder)["ticks"])
+    except sqlite3.OperationalError:  # its tables are being made
+        return False
+
+
 def recorder(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tradeback", "recorder", "--data-dir", str(folder), *arguments],
@@ -217,8 +227,7 @@ def test_up_never_says_that_all_is_stored_where_it_is_not(tmp_path: Path, long_r
         text=True,
         env={**os.environ, **SIM_EXCHANGE},
     ) as process:
-        history = tmp_path / "sim" / "history.sqlite"
-        while process.poll() is None and (not history.exists() or not stored(tmp_path)["ticks"]):
+        while process.poll() is None and not has_ticks(tmp_path):
             time.sleep(0.02)
         (server,) = (child for child in children_of(process.pid) if "server" in command_of(child))
         os.kill(server, signal.SIGKILL)
