@@ -13,7 +13,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 
 from bench.table import Effort, Goal, Row, Skipped, compare
 from bench.writer import configured, random_ticks
-from tests.influx_server import InfluxServer
+from tests.servers.influx import InfluxServer
 from tradeback._fast.lineproto import encode_ticks
 from tradeback.config import Config, load_config
 from tradeback.model import Tick

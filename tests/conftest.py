@@ -7,12 +7,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TypeVar
 
 import pytest
 
-from tests.influx_server import InfluxServer
-from tests.redis_server import RedisServer
+from tests.servers.influx import InfluxServer
+from tests.servers.nats import NatsServer
+from tests.servers.redis import RedisServer
+from tests.servers.server import RealServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -52,31 +54,45 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def missing(how: str) -> NoReturn:
-    """Skip the test for want of a server; where all of them were to be installed, fail."""
-    if os.environ.get("CI"):
-        pytest.fail(how)
-    pytest.skip(how)
+Server = TypeVar("Server", bound=RealServer)
 
 
-@pytest.fixture(scope="session")
-def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
-    """One InfluxDB for all tests: each has points of its own."""
-    if InfluxServer.program() is None:
-        # It is built from its sources, which a machine may not have: that alone fails no landing.
-        pytest.skip(f"no influxd here, and nothing of InfluxDB is tested: {InfluxServer.HOW_TO_GET}")
-    with InfluxServer(tmp_path_factory.mktemp("influx")) as server:
-        yield server
+def private(server: type[Server], folder: Path) -> Server:
+    """One that is started in this folder. Where its program is missing the test is skipped; under CI, where all were to
+    be installed, it fails."""
+    if server.program() is None:
+        said = f"no {server.PROGRAM} here, and nothing that needs it is tested: {server.HOW_TO_GET}"
+        if os.environ.get("CI") and server.REQUIRED:
+            pytest.fail(said)
+        pytest.skip(said)
+    return server(folder)
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of this test's own, empty and running."""
-    if RedisServer.program() is None:
-        missing(f"no {RedisServer.PROGRAM} here: {RedisServer.HOW_TO_GET}")
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    with RedisServer(folder) as server:
+    with private(RedisServer, tmp_path / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server of this test's own."""
+    with private(NatsServer, tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
+    """One InfluxDB for all tests: each has points of its own."""
+    with private(InfluxServer, tmp_path_factory.mktemp("influx")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_influx_server(tmp_path: Path) -> Iterator[InfluxServer]:
+    """An InfluxDB of this test's own, that may be halted, killed and emptied."""
+    with private(InfluxServer, tmp_path / "influx") as server:
         yield server
 
 

@@ -17,7 +17,7 @@ from tests.e2e.running import (
     stream_ids,
     trade_and_drain,
 )
-from tests.nats_server import Listener, NatsServer, await_true
+from tests.servers.nats import Listener, NatsServer, await_true
 from tradeback._fast.journal import JournalCursor, JournalTrade
 from tradeback._fast.record import FLAGS
 from tradeback.store.bus_layout import BusLevel, BusPrice, BusTrade, decode_message
@@ -121,7 +121,7 @@ def test_trouble_with_nats_loses_nothing_and_nobody_else_notices(tmp_path: Path,
         if trouble == "killed":
             nats.kill()
         else:
-            nats.stop_answering()
+            nats.halt()
         trade_and_drain(sim.rest_endpoint, 3_000)
         await_sink(recorder, "bus", lambda sink: sink["errors"] > 0)
         for name in ("history", "indicators"):
@@ -130,7 +130,7 @@ def test_trouble_with_nats_loses_nothing_and_nobody_else_notices(tmp_path: Path,
         if trouble == "killed":
             nats.start()
         else:
-            nats.answer_again()
+            nats.go_on()
         with Listener(nats.port) as after:
             listeners = [before, after] if trouble == "killed" else [before]
             recorder.await_stored()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.e2e.api import ApiProcess
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import Up, ask_control, stream_ids, trade_and_drain
 from tests.e2e.test_recorder import check_all, opened_history
-from tests.redis_server import RedisServer
+from tests.servers.redis import RedisServer
 from tradeback._fast.journal import durable_places
 from tradeback._fast.tablefile import TableReader
 from tradeback.config import load_config
@@ -209,10 +208,10 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
         redis_server.ask("CONFIG", "SET", "maxmemory", "0", password=PASSWORD)
         goes_on(cache)
 
-        redis_server.signal(signal.SIGSTOP)
+        redis_server.halt()
         told("it hangs")
         history_goes_on()
-        redis_server.signal(signal.SIGCONT)
+        redis_server.go_on()
         goes_on(cache)
 
         redis_server.kill()
@@ -229,11 +228,11 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
         assert check_all(up.sim, tmp_path) > 1_000
 
         # A cache that is away at the end holds nobody up.
-        redis_server.signal(signal.SIGSTOP)
+        redis_server.halt()
         began = time.monotonic()
         assert up.stop() == 0
         assert time.monotonic() - began < 20
-        redis_server.signal(signal.SIGCONT)
+        redis_server.go_on()
     log = (tmp_path / "up.log").read_text()
     assert "Traceback" not in log
     assert PASSWORD not in log

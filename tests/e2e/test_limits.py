@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,20 +15,11 @@ import pytest
 
 from tests.e2e.api import Answer, ApiProcess
 from tests.e2e.processes import children_of
-from tests.redis_server import RedisServer
+from tests.servers.redis import RedisServer
 from tradeback.tokens import load_secret, new_token
 
 DOCUMENT = "/api/v1/openapi.json"
 FEW = {"LIMIT_PAGE": "5/day", "LIMIT_UDF": "3/day", "LIMIT_MONITORING": "off", "LIMIT_AUTH": "2/day"}
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    if RedisServer.program() is None:
-        pytest.skip(f"no redis-server: {RedisServer.HOW_TO_GET}")
-    (tmp_path / "redis").mkdir()
-    with RedisServer(tmp_path / "redis") as server:
-        yield server
 
 
 def told(answer: Answer) -> tuple[int, int]:
@@ -89,8 +79,10 @@ def test_every_window_ends(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
 
 
-def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path, redis: RedisServer) -> None:
-    many = {"SERVER_WORKERS": "3", "REDIS_ADDR": redis.addr, "REDIS_TIMEOUT": "300ms"}
+def test_workers_count_together_in_redis_and_on_while_it_is_away(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    many = {"SERVER_WORKERS": "3", "REDIS_ADDR": redis_server.addr, "REDIS_TIMEOUT": "300ms"}
     with ExitStack() as stack:
         api = stack.enter_context(
             ApiProcess(tmp_path, LIMIT_PAGE="40/day", LIMIT_UDF="100000000/day", **many)
@@ -112,15 +104,17 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(tmp_path: Path,
             labels = f'method="GET",route="{DOCUMENT}",status="{status}"'
             assert f"tradeback_api_requests_total{{{labels}}} {count}.0" in counted
         assert f'request_seconds_count{{route="{DOCUMENT}"}} 50.0' in counted
-        redis.kill()
+        redis_server.kill()
         # Each worker counts for itself meanwhile; a limit fails no request.
         assert {api.ask("/udf/time").status for _ in range(30)} == {200}
-        redis.start()
-        redis.signal(signal.SIGSTOP)
+        redis_server.start()
+        redis_server.halt()
         assert api.ask("/udf/time").status == 200
-        redis.signal(signal.SIGCONT)
+        redis_server.go_on()
         deadline = time.monotonic() + 60
-        while redis.ask("DBSIZE") == ":0" or "in Redis again" not in (tmp_path / "api.log").read_text():
+        while (
+            redis_server.ask("DBSIZE") == ":0" or "in Redis again" not in (tmp_path / "api.log").read_text()
+        ):
             assert api.ask("/udf/time").status == 200
             assert time.monotonic() < deadline, "Redis is not asked again"
     log = (tmp_path / "api.log").read_text()

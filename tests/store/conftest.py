@@ -9,8 +9,8 @@ from typing import Protocol
 
 import pytest
 
-from tests.influx_server import InfluxServer
-from tests.redis_server import RedisServer
+from tests.servers.influx import InfluxServer
+from tests.servers.redis import RedisServer
 from tradeback.config import Config, load_config
 from tradeback.store.accounts import open_accounts
 from tradeback.store.base import Accounts, Cache, Catalog, History

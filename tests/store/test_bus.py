@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nats_server import Listener, NatsServer, await_true, subscribed_socket
+from tests.servers.nats import Listener, NatsServer, await_true, subscribed_socket
 from tradeback.config import NatsConfig
 from tradeback.errors import BusError
 from tradeback.store.base import Bus
@@ -24,21 +24,15 @@ def publish(bus: Bus, times: int = 1) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with NatsServer(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
-def bus(server: NatsServer) -> Iterator[Bus]:
-    bus = NatsBus(NatsConfig(url=server.url))
+def bus(nats_server: NatsServer) -> Iterator[Bus]:
+    bus = NatsBus(NatsConfig(url=nats_server.url))
     yield bus
     bus.close()
 
 
-def test_what_is_published_and_flushed_arrives_in_order(server: NatsServer, bus: Bus) -> None:
+def test_what_is_published_and_flushed_arrives_in_order(nats_server: NatsServer, bus: Bus) -> None:
     price, level = BusPrice(1.0, 0.9, 1.1, 7, 8), BusLevel.of(50.0, 2.0, 1.0, 1.5, 9)
-    with Listener(server.port) as listener:
+    with Listener(nats_server.port) as listener:
         bus.publish_trades("BTCUSDT", 3, TRADES)
         bus.publish_price("BTCUSDT", 3, price)
         bus.publish_enigma("BTCUSDT", 3, level)
@@ -51,28 +45,28 @@ def test_what_is_published_and_flushed_arrives_in_order(server: NatsServer, bus:
         assert [decode_message(one) for one in listener.of("enigma.BTCUSDT")] == [(3, [level])]
 
 
-def test_a_server_that_was_killed_is_told_and_connected_anew(server: NatsServer, bus: Bus) -> None:
+def test_a_server_that_was_killed_is_told_and_connected_anew(nats_server: NatsServer, bus: Bus) -> None:
     bus.publish_trades("BTCUSDT", 3, TRADES)
     bus.flush()
-    server.kill()
+    nats_server.kill()
     for _ in range(2):
         with pytest.raises(BusError, match="see that it runs, and NATS_URL"):
             publish(bus)
-    server.start()
-    with Listener(server.port) as listener:
+    nats_server.start()
+    with Listener(nats_server.port) as listener:
         bus.publish_trades("BTCUSDT", 3, TRADES)
         bus.flush()
         await_true(lambda: len(listener.messages) == 3, "three messages never came")
 
 
-def test_a_server_that_hangs_takes_bounded_time_and_memory(server: NatsServer, bus: Bus) -> None:
+def test_a_server_that_hangs_takes_bounded_time_and_memory(nats_server: NatsServer, bus: Bus) -> None:
     bus.flush()
-    server.stop_answering()
+    nats_server.halt()
     try:
         with pytest.raises(BusError, match="took nothing"):
             publish(bus, 1_000)  # 160 MB, were they all taken
     finally:
-        server.answer_again()
+        nats_server.go_on()
     bus.publish_trades("BTCUSDT", 3, TRADES)
     bus.flush()
 
@@ -92,8 +86,8 @@ def test_wrong_credentials_are_told_without_the_password(tmp_path: Path) -> None
                 bus.close()
 
 
-def test_a_subscriber_who_does_not_read_holds_up_nobody(server: NatsServer, bus: Bus) -> None:
-    with subscribed_socket(server.port, ">"), Listener(server.port) as listener:
+def test_a_subscriber_who_does_not_read_holds_up_nobody(nats_server: NatsServer, bus: Bus) -> None:
+    with subscribed_socket(nats_server.port, ">"), Listener(nats_server.port) as listener:
         for _ in range(200):  # 32 MB: more than the sockets hold
             bus.publish_trades("BTCUSDT", 3, TRADES)
         bus.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.redis_server import RedisServer
+from tests.servers.redis import RedisServer
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
 from tradeback.model import RESOLUTIONS, Bar, Price
@@ -134,10 +133,10 @@ def test_failures_are_told_with_their_remedy_and_end(redis_server: RedisServer) 
     cache = opened(redis_server)
     cache.write_prices({"BTCUSDT": BTC})
 
-    redis_server.signal(signal.SIGSTOP)
+    redis_server.halt()
     with pytest.raises(CacheError, match=f"write prices to Redis at {redis_server.addr} .*it hangs"):
         cache.write_prices({"BTCUSDT": ETH})
-    redis_server.signal(signal.SIGCONT)
+    redis_server.go_on()
     assert cache.prices(["BTCUSDT"]).keys() == {"BTCUSDT"}
 
     assert redis_server.ask("CONFIG", "SET", "maxmemory", "1") == "+OK"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.influx_server import InfluxServer
 from tests.reference.history import PlainHistory, folded
+from tests.servers.influx import InfluxServer
 from tests.store.conftest import OpenHistory, influx_history, sqlite_history
 from tradeback.errors import DataFolderError, HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.influx_server import InfluxServer
+from tests.servers.influx import InfluxServer
 from tests.store.conftest import influx_history, sqlite_config
 from tests.store.test_history import DAY, EVER, minute, minutes, tick
 from tradeback.errors import HistoryError, UnknownSymbolError
@@ -20,20 +19,13 @@ from tradeback.store.history_influx import InfluxHistory
 from tradeback.store.influx import Influx, escape_tag, nanoseconds
 
 
-@pytest.fixture
-def own_server(influx_server: InfluxServer, tmp_path: Path):
-    """One that may be ended; skipped where there is none to be had."""
-    folder = tmp_path / "influx"
-    folder.mkdir()
-    with InfluxServer(folder) as server:
-        yield server
-
-
-def test_a_server_that_was_killed_is_written_to_again(own_server: InfluxServer, tmp_path: Path) -> None:
-    open_one = influx_history(own_server)
+def test_a_server_that_was_killed_is_written_to_again(
+    own_influx_server: InfluxServer, tmp_path: Path
+) -> None:
+    open_one = influx_history(own_influx_server)
     with closing(open_one(tmp_path / "data")) as history:
         history.write(HistoryBatch(ticks=[tick(1, 1_000_000)], places={"journal": 1}))
-        own_server.kill()
+        own_influx_server.kill()
         batch = HistoryBatch(
             ticks=[tick(2, 2_000_000)], minutes=[(1, minute(0))], covered=[(1, 1, 2)], places={"journal": 2}
         )
@@ -45,21 +37,21 @@ def test_a_server_that_was_killed_is_written_to_again(own_server: InfluxServer, 
         assert (history.places(), history.covered()) == ({"journal": 1}, {})
         with pytest.raises(HistoryError, match="cannot be reached"):
             history.bars(1, "1m", *EVER)
-        own_server.start()
+        own_influx_server.start()
         history.write(batch)
         assert [each.trade_id for each in history.ticks(1, *EVER)] == [1, 2]
         assert history.bars(1, "1m", *EVER) == [minute(0)]
         assert history.places() == {"journal": 2}
 
 
-def test_a_server_that_hangs_costs_the_timeout(own_server: InfluxServer, tmp_path: Path) -> None:
-    with closing(influx_history(own_server)(tmp_path / "data", INFLUX_TIMEOUT="200ms")) as history:
-        own_server.signal(signal.SIGSTOP)
+def test_a_server_that_hangs_costs_the_timeout(own_influx_server: InfluxServer, tmp_path: Path) -> None:
+    with closing(influx_history(own_influx_server)(tmp_path / "data", INFLUX_TIMEOUT="200ms")) as history:
+        own_influx_server.halt()
         try:
             with pytest.raises(HistoryError, match="does not answer"):
                 history.write(minutes(minute(0)))
         finally:
-            own_server.signal(signal.SIGCONT)
+            own_influx_server.go_on()
         history.write(minutes(minute(0)))
         assert history.bars(1, "5m", *EVER) != []
 

