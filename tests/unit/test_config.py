@@ -218,11 +218,6 @@ def test_an_empty_section_is_the_defaults(tmp_path: Path) -> None:
 
 
 class TestSecrets:
-    def test_come_from_a_file(self, tmp_path: Path) -> None:
-        (tmp_path / "password").write_text("hush\n")
-        config = load_config(environ={"MYSQL_PASSWORD_FILE": str(tmp_path / "password")})
-        assert config.database.mysql.password.get_secret_value() == "hush"
-
     def test_are_never_printed(self, tmp_path: Path) -> None:
         config = load_config(environ={"INFLUX_TOKEN": "hush"})
         assert "hush" not in repr(config) + str(config) + config.model_dump_json()
@@ -232,10 +227,6 @@ class TestSecrets:
     def test_have_one_source(self) -> None:
         message = refused(environ={"MYSQL_PASSWORD": "a", "MYSQL_PASSWORD_FILE": "b"})
         assert message.startswith("MYSQL_PASSWORD and MYSQL_PASSWORD_FILE are both set")
-
-    def test_missing_file(self) -> None:
-        message = refused(environ={"MYSQL_PASSWORD_FILE": "/nowhere"})
-        assert message.startswith("MYSQL_PASSWORD_FILE names /nowhere, which cannot be read")
 
 
 def test_a_misspelled_variable_is_noticed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +23,8 @@ _INTRODUCTION = """\
 
 Every setting has a default. A YAML file (`--config FILE`, else the one that `CONFIG_PATH` names) wins over
 the defaults, a variable of the environment over the file, and a flag of the command line over all. An empty
-variable counts as not set. Any secret can stand in a file that `NAME_FILE` names instead of in `NAME`.
+variable counts as not set. Any value, a secret above all, can stand in a file that `NAME_FILE` names instead of in
+`NAME`; the line break at its end does not count. Secrets are never printed, nor passwords in addresses.
 
 Durations are written `250ms`, `15s`, `5m`, `24h`, `1h30m`; a bare number is seconds. Sizes are written
 `64KiB` (powers of 1024) or `64kB` (powers of 1000); a bare number is bytes. A list is a YAML list, in the
@@ -58,7 +60,7 @@ def print_config(config: Config) -> None:
             for section in sections:
                 place = place[section]
             place[name] = HIDDEN
-    click.echo(without_passwords(yaml.safe_dump(values, sort_keys=False)), nl=False)
+    click.echo(without_passwords(yaml.safe_dump(values, sort_keys=False, width=math.inf)), nl=False)
 
 
 @config.command()

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from tradeback.config.files import read_value, read_yaml
 from tradeback.config.sections import Config, Setting, settings
 from tradeback.config.values import without_passwords
 from tradeback.errors import ConfigError
+
+FILE_SUFFIX = "_FILE"  # of the variable that names a file with the value
+SHOWN_CHARACTERS = 120  # of a value that is refused
 
 
 def load_config(
@@ -31,18 +34,18 @@ def load_config(
     `path`: the YAML file, else the one that CONFIG_PATH names, else none. `flags` and `defaults` map keys
     such as `exchange.name` to values; a flag of None was not given; `defaults` replace those of the sections.
     """
-    path = path or environ.get("CONFIG_PATH") or None
+    path = path or environ.get("CONFIG_PATH", "").strip() or None
     given: dict[str, str] = {}  # key -> how the user spelled it, in the layer that won
     values: dict[str, Any] = {}
     for key, value in (defaults or {}).items():
         _put(values, key, value)
     if path is not None:
-        _merge(values, _read_yaml(Path(path)))
+        _merge(values, _read_sections(Path(path)))
     for one in settings():
-        text = _from_environment(one, environ)
-        if text is not None:
+        found = _from_environment(one, environ)
+        if found is not None:
+            text, given[one.key] = found
             _put(values, one.key, text)
-            given[one.key] = one.env
     for key, value in (flags or {}).items():
         if value is not None:
             _put(values, key, value)
@@ -56,14 +59,18 @@ def load_config(
 
 def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
     """Sentences about what is accepted and has no effect: misspelled variables, services not used yet."""
-    known = {one.env for one in settings()} | {f"{one.env}_FILE" for one in settings() if one.is_secret}
+    known = {name for one in settings() for name in (one.env, f"{one.env}{FILE_SUFFIX}")}
     prefixes = tuple({one.section.env_prefix for one in settings()})
     found = []
     for name in sorted(environ):
-        if name not in known and name.startswith(prefixes):
-            close = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+        meant = name.strip().upper()
+        if name not in known and meant.startswith(prefixes):
+            close = difflib.get_close_matches(meant, known, 1, cutoff=0.85)
             if close:
-                found.append(f"The variable {name} is no setting and has no effect: did you mean {close[0]}?")
+                shown = name if name == name.strip() else repr(name)
+                found.append(
+                    f"The variable {shown} is no setting and has no effect: did you mean {close[0]}?"
+                )
     if config.database.mysql.host:
         found.append(f"database.mysql.host is {config.database.mysql.host}: this version does not use it yet")
     return found
@@ -102,36 +109,30 @@ def _merge(values: dict[str, Any], upper: Mapping[str, Any]) -> None:
             values[name] = value
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"The configuration file {path} cannot be read ({error.strerror}): name another with --config or "
-            "CONFIG_PATH, or leave both out for the defaults"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"The configuration file {path} is no YAML: {reason}") from None
+def _read_sections(path: Path) -> dict[str, Any]:
+    values = read_yaml(path)
     if values is None:
         return {}
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+    if not isinstance(values, dict):
         raise ConfigError(f"The configuration file {path} must hold sections: {_names_below('')}")
     return values
 
 
-def _from_environment(one: Setting, environ: Mapping[str, str]) -> str | None:
-    """The variable's text; None where it is not set or empty. A secret may stand in the file of NAME_FILE."""
-    text = environ.get(one.env) or None
-    file = environ.get(f"{one.env}_FILE") if one.is_secret else None
+def _from_environment(one: Setting, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """The value and the variable that gave it, which may be NAME_FILE; None where neither is set, or both are empty.
+
+    Blanks around a value are those of the file that the environment was set from, but a secret may have its own.
+    """
+    text = environ.get(one.env, "")
+    if not one.is_secret:
+        text = text.strip()
+    by_file = f"{one.env}{FILE_SUFFIX}"
+    file = environ.get(by_file, "").strip()
     if not file:
-        return text
+        return (text, one.env) if text else None
     if text:
-        raise ConfigError(f"{one.env} and {one.env}_FILE are both set: unset one, for only one can count")
-    try:
-        return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{one.env}_FILE names {file}, which cannot be read as text: {error}") from None
+        raise ConfigError(f"{one.env} and {by_file} are both set: unset one, for only one can count")
+    return read_value(by_file, Path(file)), by_file
 
 
 def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Path | None) -> Iterator[str]:
@@ -145,7 +146,8 @@ def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Pat
         one = next((one for one in known.values() if f"{key}.".startswith(f"{one.key}.")), None)
         name = given.get(one.key if one else key) or f"{key} in {path}"
         if one is not None:
-            value = "a value not shown here" if one.is_secret else without_passwords(repr(detail["input"]))
+            hidden = one.is_secret or name.endswith(FILE_SUFFIX)
+            value = "a value not shown here" if hidden else _shown(detail["input"])
             if one.key not in said:
                 yield f"{name} is {value}: it must be {one.allowed}"
             said.add(one.key)
@@ -156,7 +158,12 @@ def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Pat
             )
             yield f"{name} is no setting: {hint}"
         else:
-            yield f"{name} is {detail['input']!r}: it must be a section with {_names_below(key)}"
+            yield f"{name} is {_shown(detail['input'])}: it must be a section with {_names_below(key)}"
+
+
+def _shown(value: object) -> str:
+    text = without_passwords(repr(value))
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def _names_below(section: str) -> str:

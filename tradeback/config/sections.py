@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from tradeback.config.units import format_duration, format_size
@@ -23,14 +24,17 @@ from tradeback.config.values import (
     Origins,
     Port,
     Rate,
+    Secret,
     Size,
     Span,
     Spin,
     Symbols,
+    Text,
     Texts,
     WsUrl,
     allowed_values,
     setting,
+    without_passwords,
 )
 from tradeback.errors import ConfigError
 
@@ -42,6 +46,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     env_prefix: ClassVar[str] = ""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: object, info: ValidationInfo) -> object:
+        """YAML takes yes, no, on and off for true and false: they are not to be taken for 1 and 0 then."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are no number")
+        return value
 
 
 class CorsConfig(Section):
@@ -68,7 +80,9 @@ class ServerConfig(Section):
     """Addresses of the processes, and the event loop of the event server."""
 
     env_prefix: ClassVar[str] = "SERVER_"
-    host: str = setting("0.0.0.0", "address to listen on; `tradeback up` takes 127.0.0.1 where none is given")
+    host: Text = setting(
+        "0.0.0.0", "address to listen on; `tradeback up` takes 127.0.0.1 where none is given"
+    )
     port: Port = setting(8080, "port of the REST API")
     ws_port: Port = setting(8081, "port of the WebSocket server", env="WS_PORT")
     workers: Annotated[int, Field(ge=1, le=64)] = setting(
@@ -153,7 +167,7 @@ class SessionConfig(Section):
     """Logins (docs/rest.md)."""
 
     env_prefix: ClassVar[str] = "SESSION_"
-    secret: SecretStr = setting(
+    secret: Secret = setting(
         "", "signs the tokens, 32 characters or more; empty: the first start makes one in the data folder"
     )
     lifetime: Span = setting("30d", "age at which a session ends, used or not")
@@ -296,11 +310,11 @@ class MysqlConfig(Section):
     """MySQL or MariaDB. Accepted, not used yet: the catalog is SQLite in the data folder."""
 
     env_prefix: ClassVar[str] = "MYSQL_"
-    host: str = setting("", "empty: no MySQL")
+    host: Text = setting("", "empty: no MySQL")
     port: Port = setting(3306, "its port")
-    database: str = setting("trading", "name of the database")
-    user: str = setting("trading", "name of the user")
-    password: SecretStr = setting("", "password of the user")
+    database: Text = setting("trading", "name of the database")
+    user: Text = setting("trading", "name of the user")
+    password: Secret = setting("", "password of the user")
     max_open_conns: Count = setting(25, "most connections")
     max_idle_conns: Annotated[int, Field(ge=0)] = setting(10, "connections kept open while idle")
     conn_max_lifetime: Span = setting("5m", "age at which a connection is replaced")
@@ -311,9 +325,9 @@ class InfluxConfig(Section):
 
     env_prefix: ClassVar[str] = "INFLUX_"
     url: HttpUrl = setting("", "empty: no InfluxDB")
-    token: SecretStr = setting("", "access token")
-    org: str = setting("trading-org", "organisation")
-    bucket: str = setting("trading", "bucket")
+    token: Secret = setting("", "access token")
+    org: Text = setting("trading-org", "organisation")
+    bucket: Text = setting("trading", "bucket")
     timeout: Span = setting("5s", "longest time for one request")
 
 
@@ -328,8 +342,8 @@ class RedisConfig(Section):
     """Redis: current prices and levels for programs of other machines. The recorder writes them."""
 
     env_prefix: ClassVar[str] = "REDIS_"
-    addr: str = setting("", "host:port; empty: no Redis")
-    password: SecretStr = setting("", "password")
+    addr: Text = setting("", "host:port; empty: no Redis")
+    password: Secret = setting("", "password")
     db: Annotated[int, Field(ge=0)] = setting(0, "number of the database")
     pool_size: Count = setting(10, "most connections")
     min_idle_conns: Annotated[int, Field(ge=0)] = setting(
@@ -343,8 +357,10 @@ class RedisConfig(Section):
     @model_validator(mode="after")
     def _host_and_port(self) -> Self:
         host, colon, port = self.addr.rpartition(":")
-        if self.addr and not (host and colon and port.isdecimal() and 0 < int(port) <= 65535):
-            raise ConfigError(f"cache.redis.addr is {self.addr!r}: give host:port, such as localhost:6379")
+        plain = host and colon and not set("/@ ") & set(host)
+        if self.addr and not (plain and port.isdecimal() and 0 < int(port) <= 65535):
+            shown = without_passwords(repr(self.addr))
+            raise ConfigError(f"cache.redis.addr is {shown}: give host:port, such as localhost:6379")
         for name, seconds in (("price_ttl", self.price_ttl), ("bars_ttl", self.bars_ttl)):
             if seconds < 1:
                 raise ConfigError(f"cache.redis.{name} is {format_duration(seconds)}: give at least 1s")
@@ -364,8 +380,19 @@ class NatsConfig(Section):
     url: NatsUrl = setting(
         "", "address of the server, with user:password@ where it asks for them; empty: no bus"
     )
-    client_name: str = setting("trade-back", "name that is told to the server")
-    cluster_id: str = setting("trading-cluster", "name of the cluster; accepted, not used")
+    client_name: Text = setting("trade-back", "name that is told to the server")
+    cluster_id: Text = setting(
+        "trading-cluster",
+        "accepted, without effect: NATS Streaming asked for it, and NATS Server knows no such name",
+    )
+
+    def credentials(self) -> tuple[str | None, str | None, str | None]:
+        """User, password and token as the address has them, decoded; a name without a password is a token."""
+        parts = urlsplit(self.url)
+        if parts.username is None:
+            return None, None, None
+        user = unquote(parts.username)
+        return (None, None, user) if parts.password is None else (user, unquote(parts.password), None)
 
 
 class MessagingConfig(Section):

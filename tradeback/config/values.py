@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, SecretStr
 from pydantic.fields import FieldInfo
 
 from tradeback.config.units import (
@@ -105,13 +107,35 @@ def _rate(text: str) -> str:
 _RATE = re.compile(r"off|[1-9][0-9]{0,11}/(second|minute|hour|day)")
 
 
-def _url(*schemes: str) -> tuple[AfterValidator, Words]:
-    def check(url: str) -> str:
-        if url and not url.startswith(schemes):
-            raise ValueError("not such a URL")
-        return url.rstrip("/")
+def _one_line(text: str) -> str:
+    # In a header, a handshake or a DSN, what stands after a line break would be something else.
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("control characters")
+    return text
 
-    return AfterValidator(check), Words(f"a URL that begins with {' or '.join(schemes)}")
+
+def _one_line_secret(secret: SecretStr) -> SecretStr:
+    _one_line(secret.get_secret_value())
+    return secret
+
+
+def _url(*schemes: str, login: bool = False) -> tuple[AfterValidator, Words]:
+    """With a host, a port that can be, and no query; where it may name a user, with that percent-encoded."""
+
+    def check(url: str) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        plain = not any(character.isspace() for character in url) and "@" not in parts.path
+        whole = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
+        if not url.startswith(schemes) or not (plain and whole) or parts.netloc.count("@") > login:
+            raise ValueError("not such a URL")
+        return _one_line(url).rstrip("/")
+
+    words = f"a URL that begins with {' or '.join(schemes)}"
+    if login:
+        words += "; within user and password, signs such as @ / : % are written %40 %2F %3A %25"
+    return AfterValidator(check), Words(words)
 
 
 _seconds = (BeforeValidator(_duration), PlainSerializer(format_duration))
@@ -129,7 +153,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 WsUrl = Annotated[str, *_url("ws://", "wss://")]
 HttpUrl = Annotated[str, *_url("http://", "https://")]
-NatsUrl = Annotated[str, *_url("nats://", "tls://")]
+NatsUrl = Annotated[str, *_url("nats://", "tls://", login=True)]
+Text = Annotated[str, AfterValidator(_one_line), Words("text of one line")]
+Secret = Annotated[SecretStr, AfterValidator(_one_line_secret), Words("text of one line")]
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(_list), Words("a list, in the environment separated by commas")
 ]
@@ -155,9 +181,10 @@ Symbols = Annotated[
 ]
 
 
-_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
+# Up to the last @ of the line: a password that was not encoded may hold others. A name alone is a token.
+_LOGIN = re.compile(r"://(?:(?P<user>[^/@:]*):)?[^\n]*@")
 
 
 def without_passwords(text: str) -> str:
-    """The same with *** in place of the password of each address in it."""
-    return _PASSWORD.sub(r"\1:***@", text)
+    """The same with *** in place of the password, or the token, of the address in each line of it."""
+    return _LOGIN.sub(lambda found: f"://{found['user']}:***@" if found["user"] else "://***@", text)

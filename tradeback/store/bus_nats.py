@@ -82,9 +82,14 @@ class NatsBus:
         if self._client is None:
             self._pending = 0
             self._client = client = Client()
+            user, password, token = self._config.credentials()
             await client.connect(
                 self._config.url,
                 name=self._config.client_name,
+                # The driver would take them from the address as they stand there, encoded.
+                user=user,
+                password=password,
+                token=token,
                 connect_timeout=int(CONNECT_TIMEOUT),
                 allow_reconnect=False,
                 error_cb=_told_by_the_call,
