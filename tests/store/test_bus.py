@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -92,3 +94,13 @@ def test_a_subscriber_who_does_not_read_holds_up_nobody(nats_server: NatsServer,
             bus.publish_trades("BTCUSDT", 3, TRADES)
         bus.flush()
         await_true(lambda: len(listener.messages) == 600, "the one who reads did not get all")
+
+
+def test_user_and_password_may_hold_any_sign(tmp_path: Path) -> None:
+    user, password = "trad@r", "p@ss/w:o%r$HOME${X}#?&*!'`\\,;="
+    with NatsServer(tmp_path / "nats", "--user", user, "--pass", password) as server:
+        login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+        for address, answers in ((f"nats://{login}@127.0.0.1:{server.port}", True), (server.url, False)):
+            bus = NatsBus(NatsConfig(url=address))
+            with contextlib.closing(bus), contextlib.nullcontext() if answers else pytest.raises(BusError):
+                publish(bus)
