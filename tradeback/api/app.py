@@ -8,17 +8,17 @@ from typing import Any
 
 import falcon
 import structlog
-from falcon import App, Request, Response
+from falcon import App, Request
 from prometheus_client import CollectorRegistry
 
-from tradeback.api.answers import NO_STORE, Refused, write_error
+from tradeback.api.answers import NO_STORE, Answer, Refused, write_error
 from tradeback.api.auth import AuthResource, SameSite, Sessions
 from tradeback.api.bars import BarsResource, EnigmaResource
 from tradeback.api.health import Components, HealthResource, WebSocketResource
 from tradeback.api.limits import Counts, Limits, MemoryCounts
 from tradeback.api.marketwatch import MarketWatchResource
 from tradeback.api.metrics import MappedCounters, MetricsResource
-from tradeback.api.middleware import Answer, Bounded, Cors, Measured
+from tradeback.api.middleware import Bounded, Cors, Measured
 from tradeback.api.openapi.page import OpenApiResource
 from tradeback.api.page import PageResource
 from tradeback.api.requests import Requests
@@ -52,10 +52,10 @@ def create_app(
     sessions = Sessions(config, stores, secret)
     auth = AuthResource(sessions, stores, config)
     marketwatch = MarketWatchResource(sessions, book, stores)
-    cors = config.server.cors
+    cors = Cors(config.server.cors)
     limits = Limits(config.limits, counts or MemoryCounts(), sessions.token_hash, sessions.address)
     # In this order. Who is asking is found out where it matters, by `Sessions`.
-    middleware: list[Any] = [Measured(requests), Cors(cors), Bounded(), SameSite(cors), limits]
+    middleware: list[Any] = [Measured(requests), cors, Bounded(), SameSite(config.server.cors), limits]
     app = App(middleware=middleware, independent_middleware=True, response_type=Answer)
     registry.register(requests)
     registry.register(MappedCounters(stores))
@@ -87,25 +87,26 @@ def create_app(
         ending = f"_{suffix}" if suffix else ""
         if get := getattr(resource, f"on_get{ending}", None):
             setattr(resource, f"on_head{ending}", get)  # whose body Falcon leaves out
-        setattr(resource, f"on_options{ending}", _options(resource, ending))
+        setattr(resource, f"on_options{ending}", _options(resource, ending, cors))
         app.add_route(path, resource, suffix=suffix)
     return app
 
 
-def _options(resource: Any, ending: str) -> Callable[..., None]:
+def _options(resource: Any, ending: str, cors: Cors) -> Callable[..., None]:
     """Answers OPTIONS. Falcon's own leaves OPTIONS itself out of Allow, and says nothing of caches."""
     methods = [name for name in METHODS if hasattr(resource, f"on_{name.lower()}{ending}")]
     allow = ", ".join((*methods, "OPTIONS"))
 
-    def answer(request: Request, response: Response, **_: str) -> None:
+    def answer(request: Request, response: Answer, **_: str) -> None:
         response.set_header("Allow", allow)
         response.set_header("Content-Length", "0")
         response.set_header("Cache-Control", NO_STORE)
+        cors.answer_preflight(request, response)
 
     return answer
 
 
-def _answer_503(request: Request, response: Response, error: Exception, _: dict[str, Any]) -> None:
+def _answer_503(request: Request, response: Answer, error: Exception, _: dict[str, Any]) -> None:
     component = error.component if isinstance(error, Unavailable) else "store"
     log.warning("a component cannot be read", component=component, reason=str(error))
     raise Refused(
@@ -117,7 +118,7 @@ def _answer_503(request: Request, response: Response, error: Exception, _: dict[
     )
 
 
-def _answer_500(request: Request, response: Response, error: Exception, _: dict[str, Any]) -> None:
+def _answer_500(request: Request, response: Answer, error: Exception, _: dict[str, Any]) -> None:
     if isinstance(error, falcon.HTTPError | falcon.HTTPStatus):
         raise error
     log.error("a request failed", request=request.context.id, path=request.path, exc_info=error)

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import NO_STORE, Refused, write_json
+from tradeback.api.answers import NO_STORE, Answer, Refused, write_json
 from tradeback.api.origin import client_address, may_act_for_user, origin_allowed
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.config import Config, CorsConfig
@@ -56,7 +56,7 @@ class SameSite:
     def __init__(self, config: CorsConfig) -> None:
         self._config = config
 
-    def process_request(self, request: Request, response: Response) -> None:
+    def process_request(self, request: Request, response: Answer) -> None:
         origin = request.env.get("HTTP_ORIGIN")
         if origin is None or request.method in SAFE_METHODS or "HTTP_AUTHORIZATION" in request.env:
             return
@@ -88,7 +88,7 @@ class Sessions:
         except Refused:
             return None
 
-    def require(self, request: Request, response: Response) -> LoggedIn:
+    def require(self, request: Request, response: Answer) -> LoggedIn:
         """Who is asking; refused with 401 where nobody is logged in. Notes now and then that the session is used."""
         response.append_header("Vary", CREDENTIALS)
         known = self._signed(request)
@@ -170,7 +170,7 @@ class AuthResource:
         # What an unknown user is compared with is made now, or the first of them would take longer than others.
         password_is(None, "")
 
-    def on_post_login(self, request: Request, response: Response) -> None:
+    def on_post_login(self, request: Request, response: Answer) -> None:
         response.append_header("Vary", CREDENTIALS)
         params.query(request, ())
         given = params.json_object(request, {"username": str, "password": str})
@@ -198,7 +198,7 @@ class AuthResource:
         )
         write_json(response, {"token": token, "expires_at": session.expires_at, "user": _describe(user)})
 
-    def on_post_logout(self, request: Request, response: Response) -> None:
+    def on_post_logout(self, request: Request, response: Answer) -> None:
         given = params.query(request, ("everywhere",))
         everywhere = given.get("everywhere", "false")
         if everywhere not in ("true", "false"):
@@ -214,7 +214,7 @@ class AuthResource:
         response.status = 204
         response.set_header("Cache-Control", NO_STORE)
 
-    def on_get_session(self, request: Request, response: Response) -> None:
+    def on_get_session(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         who = self._sessions.require(request, response)
         write_json(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import orjson
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import NO_STORE, Refused, write_bytes, write_json, write_tagged
+from tradeback.api.answers import NO_STORE, Answer, Refused, write_bytes, write_json, write_tagged
 from tradeback.api.params import SECOND_NS
 from tradeback.api.stores import Stores
 from tradeback.api.symbols import MS_NS, SymbolBook
@@ -54,7 +54,7 @@ class BarsResource:
         self._stores = stores
         self._features = features
 
-    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+    def on_get(self, request: Request, response: Answer, symbol: str) -> None:
         given = params.query(request, ("resolution", "from", "to", "limit"))
         resolution = params.resolution(given)
         start = params.seconds(given, "from")
@@ -94,7 +94,7 @@ class EnigmaResource:
         self._stores = stores
         self._features = features
 
-    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+    def on_get(self, request: Request, response: Answer, symbol: str) -> None:
         params.query(request, ())
         if not self._features.enigma_enabled:
             raise switched_off("FEATURE_ENIGMA_ENABLED")

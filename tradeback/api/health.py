@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import Refused, write_bytes, write_json
+from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.metrics import read_counters
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import MS_NS, SymbolBook, current_price
@@ -72,15 +72,15 @@ class HealthResource:
         self._stores = stores
         self._mute_ms = mute_limit * 1000
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         write_bytes(response, ALIVE)
 
-    def on_get_ready(self, request: Request, response: Response) -> None:
+    def on_get_ready(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         states = {name: self._components.ask(name)["state"] for name in self._components.questions}
         self._answer(response, {"components": states}, all(state == "ok" for state in states.values()))
 
-    def on_get_detailed(self, request: Request, response: Response) -> None:
+    def on_get_detailed(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         components = {name: self._components.ask(name) for name in self._components.questions}
         feed = self._feed(components["prices"].pop("feed_age_ms", None))
@@ -111,7 +111,7 @@ class HealthResource:
         return {"state": "silent" if silent else "ok", "age_ms": age_ms}
 
     @staticmethod
-    def _answer(response: Response, content: dict[str, Any], readable: bool, *, fresh: bool = True) -> None:
+    def _answer(response: Answer, content: dict[str, Any], readable: bool, *, fresh: bool = True) -> None:
         response.status = 200 if readable else 503
         state = ("ok" if fresh else "degraded") if readable else "unavailable"
         write_json(response, {"status": state, **content})
@@ -131,7 +131,7 @@ class WebSocketResource:
     def __init__(self, port: int) -> None:
         self._port = port
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         host = f"[{request.host}]" if ":" in request.host else request.host
         address = f"ws://{host}:{self._port}/api/v1/ws"
         raise Refused(

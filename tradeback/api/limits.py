@@ -22,8 +22,7 @@ from falcon import HTTPError, Request
 from limits import parse
 from limits.errors import StorageError
 
-from tradeback.api.answers import Refused
-from tradeback.api.middleware import Answer
+from tradeback.api.answers import Answer, Refused
 from tradeback.config import LimitsConfig
 
 ADDRESS_SHARES = 10

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import Refused, write_json
+from tradeback.api.answers import Answer, Refused, write_json
 from tradeback.api.auth import Sessions
 from tradeback.api.stores import Stores
 from tradeback.api.symbols import SymbolBook
@@ -26,13 +26,13 @@ class MarketWatchResource:
         self._book = book
         self._stores = stores
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         user = self._user(request, response)
         with self._stores.accounts.use() as accounts:
             listed = accounts.watchlist(user.id)
         _answer(response, user, listed)
 
-    def on_put(self, request: Request, response: Response) -> None:
+    def on_put(self, request: Request, response: Answer) -> None:
         user = self._user(request, response)
         symbols = params.json_object(request, {"symbols": list})["symbols"]
         for symbol in symbols:
@@ -47,7 +47,7 @@ class MarketWatchResource:
                 raise _full(error) from None
         _answer(response, user, listed)
 
-    def on_post_symbol(self, request: Request, response: Response, symbol: str) -> None:
+    def on_post_symbol(self, request: Request, response: Answer, symbol: str) -> None:
         user = self._user(request, response)
         self._check(user, symbol)
         with self._stores.accounts.use() as accounts:
@@ -57,14 +57,14 @@ class MarketWatchResource:
                 raise _full(error) from None
         _answer(response, user, listed)
 
-    def on_delete_symbol(self, request: Request, response: Response, symbol: str) -> None:
+    def on_delete_symbol(self, request: Request, response: Answer, symbol: str) -> None:
         user = self._user(request, response)
         self._book.symbol(symbol)
         with self._stores.accounts.use() as accounts:
             listed = accounts.unwatch(user.id, symbol)
         _answer(response, user, listed)
 
-    def _user(self, request: Request, response: Response) -> User:
+    def _user(self, request: Request, response: Answer) -> User:
         params.query(request, ())
         return self._sessions.require(request, response).user
 
@@ -74,7 +74,7 @@ class MarketWatchResource:
             raise Refused(403, "symbol_not_allowed", f"{symbol} is none of the symbols that you may watch.")
 
 
-def _answer(response: Response, user: User, listed: Iterable[str]) -> None:
+def _answer(response: Answer, user: User, listed: Iterable[str]) -> None:
     write_json(
         response, {"symbols": [symbol for symbol in listed if symbol_allowed(user.symbol_patterns, symbol)]}
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from falcon import Request, Response
+from falcon import Request
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -16,7 +16,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from tradeback.api import params
-from tradeback.api.answers import write_bytes
+from tradeback.api.answers import Answer, write_bytes
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.errors import DataFolderError
 from tradeback.store.stats import Histogram as MappedHistogram
@@ -76,6 +76,6 @@ class MetricsResource:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         write_bytes(response, generate_latest(self._registry), kind=TEXT)

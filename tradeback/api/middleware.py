@@ -6,45 +6,17 @@ import random
 import re
 import secrets
 import time
-from typing import Any
 
-from falcon import Request, Response, ResponseOptions
+from falcon import Request
 
-from tradeback.api.answers import UDF_PREFIXES, Refused
+from tradeback.api.answers import UDF_PREFIXES, Answer, Refused
 from tradeback.api.origin import origin_allowed
 from tradeback.api.requests import Requests
 from tradeback.config import CorsConfig
 
 MAX_BODY_BYTES = 64 * 1024
 PREFLIGHT_AGE_S = 600
-SECURITY_HEADERS = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-)
-
-
 _HOST = re.compile(r"([A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-
-# What every answer has from the start, and gunicorn's own as well.
-CONSTANT_HEADERS = {name.lower(): value for name, value in (*SECURITY_HEADERS, ("Vary", "Origin"))}
-
-
-class Answer(Response):
-    """An answer that has the headers of every answer from the start, whatever becomes of the request."""
-
-    __slots__ = ()
-
-    def __init__(self, options: ResponseOptions | None = None) -> None:
-        super().__init__(options)
-        # Falcon's own way for several headers at once takes as long as all else that this API does for a price.
-        self._headers = CONSTANT_HEADERS.copy()
-
-    def tell(self, headers: dict[str, str]) -> None:
-        """Set headers whose names are in lower case and whose values are of our own making."""
-        self._headers |= headers
 
 
 class Measured:
@@ -75,7 +47,7 @@ class Measured:
 class Bounded:
     """No body longer than MAX_BODY_BYTES or of a length that is not told, and no host that is none (RFC 9112, 3.2)."""
 
-    def process_request(self, request: Request, response: Response) -> None:
+    def process_request(self, request: Request, response: Answer) -> None:
         given = request.env
         host = given.get("HTTP_HOST")
         if not (_HOST.fullmatch(host) if host is not None else given["SERVER_PROTOCOL"] == "HTTP/1.0"):
@@ -105,7 +77,7 @@ class Cors:
         self._headers = ", ".join(config.allowed_headers)
         self._exposed = ", ".join(config.expose_headers)
 
-    def process_request(self, request: Request, response: Response) -> None:
+    def process_request(self, request: Request, response: Answer) -> None:
         origin = request.env.get("HTTP_ORIGIN")
         if origin is None:
             return
@@ -121,9 +93,11 @@ class Cors:
         if self._exposed:
             response.set_header("Access-Control-Expose-Headers", self._exposed)
 
-    def process_response(self, request: Request, response: Response, resource: Any, succeeded: bool) -> None:
-        asked = request.method == "OPTIONS" and request.get_header("Access-Control-Request-Method")
-        if asked and succeeded and response.get_header("Access-Control-Allow-Origin"):
+    def answer_preflight(self, request: Request, response: Answer) -> None:
+        """What a browser asks by OPTIONS before it sends what is not simple."""
+        if request.get_header("Access-Control-Request-Method") and response.get_header(
+            "Access-Control-Allow-Origin"
+        ):
             response.set_header("Access-Control-Allow-Methods", self._methods)
             response.set_header("Access-Control-Allow-Headers", self._headers)
             response.set_header("Access-Control-Max-Age", str(PREFLIGHT_AGE_S))

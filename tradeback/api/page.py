@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from falcon import Request, Response
+from falcon import Request
 
-from tradeback.api.answers import Refused, entity_tag, write_tagged
+from tradeback.api.answers import Answer, Refused, entity_tag, write_tagged
 
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 # A name with a hash of the content in it means the same content for ever; any other is to be asked for again.
@@ -49,7 +49,7 @@ class File:
         packed = gzip.compress(content, mtime=0)
         return cls(kind, content, packed, entity_tag(content), entity_tag(packed))
 
-    def write(self, request: Request, response: Response, cache: str) -> None:
+    def write(self, request: Request, response: Answer, cache: str) -> None:
         """It as the answer, in the form that the client takes."""
         response.append_header("Vary", "Accept-Encoding")
         if _takes_gzip(request):
@@ -89,7 +89,7 @@ class PageResource:
         beside = [(f"/{name}", self, "beside") for name in self._files if "/" not in name]
         return [("/", self, None), *beside, ("/assets/{name}", self, "asset")]
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         direct = request.port == self._port
         host = f"[{request.host}]" if ":" in request.host else request.host
         other = f" ws://{host}:{self._ws_port}" if direct and _HOST.fullmatch(host) else ""
@@ -100,10 +100,10 @@ class PageResource:
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         )
 
-    def on_get_beside(self, request: Request, response: Response) -> None:
+    def on_get_beside(self, request: Request, response: Answer) -> None:
         self._files[request.path.removeprefix("/")].write(request, response, NAMED)
 
-    def on_get_asset(self, request: Request, response: Response, name: str) -> None:
+    def on_get_asset(self, request: Request, response: Answer, name: str) -> None:
         file = self._files.get(f"assets/{name}")
         if file is None:
             raise Refused(404, "not_found", "The page has no such file; open / again.")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import Refused, entity_tag, write_json, write_tagged
+from tradeback.api.answers import Answer, Refused, entity_tag, write_json, write_tagged
 from tradeback.api.stores import Stores
 from tradeback.errors import StaleRowError
 from tradeback.model import Price, Symbol
@@ -145,7 +145,7 @@ class SymbolsResource:
     def __init__(self, book: SymbolBook) -> None:
         self._book = book
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         given = params.query(request, ("q", "base", "quote", "limit"))
         for name in ("q", "base", "quote"):
             if len(given.get(name, "")) > MAX_QUERY:
@@ -170,7 +170,7 @@ class SymbolResource:
     def __init__(self, book: SymbolBook) -> None:
         self._book = book
 
-    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+    def on_get(self, request: Request, response: Answer, symbol: str) -> None:
         params.query(request, ())
         write_tagged(request, response, orjson.dumps(describe(self._book.symbol(symbol))), cache=CACHE)
 
@@ -182,7 +182,7 @@ class PriceResource:
         self._book = book
         self._stores = stores
 
-    def on_get(self, request: Request, response: Response, symbol: str) -> None:
+    def on_get(self, request: Request, response: Answer, symbol: str) -> None:
         params.query(request, ())
         known = self._book.symbol(symbol)
         now_ns = time.time_ns()

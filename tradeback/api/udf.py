@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import Refused, write_bytes, write_json
+from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.bars import LAST_TIME, MAX_BARS, switched_off
 from tradeback.api.params import SECOND_NS
 from tradeback.api.stores import Stores
@@ -44,7 +44,7 @@ class UdfResource:
         self._bars_served = config.features.aggregation_enabled
         self._exchange = config.exchange.name.upper()
 
-    def on_get_config(self, request: Request, response: Response) -> None:
+    def on_get_config(self, request: Request, response: Answer) -> None:
         write_json(
             response,
             {
@@ -62,7 +62,7 @@ class UdfResource:
             },
         )
 
-    def on_get_symbols(self, request: Request, response: Response) -> None:
+    def on_get_symbols(self, request: Request, response: Answer) -> None:
         symbol = self._symbol(params.query(request, ("symbol",), strict=False))
         info = symbol.info
         write_json(
@@ -89,7 +89,7 @@ class UdfResource:
             },
         )
 
-    def on_get_search(self, request: Request, response: Response) -> None:
+    def on_get_search(self, request: Request, response: Answer) -> None:
         given = params.query(request, ("query", "type", "exchange", "limit"), strict=False)
         limit = params.integer(given, "limit", 1, FAR) or MAX_FOUND
         ours = given.get("type", "") in ("", "crypto") and given.get("exchange", "") in ("", self._exchange)
@@ -110,7 +110,7 @@ class UdfResource:
             ],
         )
 
-    def on_get_history(self, request: Request, response: Response) -> None:
+    def on_get_history(self, request: Request, response: Answer) -> None:
         names = ("symbol", "resolution", "from", "to", "countback")
         given = params.query(request, names, strict=False)
         resolution = _resolution(given)
@@ -142,17 +142,17 @@ class UdfResource:
             },
         )
 
-    def on_get_time(self, request: Request, response: Response) -> None:
+    def on_get_time(self, request: Request, response: Answer) -> None:
         write_bytes(response, str(int(time.time())).encode(), kind="text/plain; charset=utf-8")
 
-    def on_get_quotes(self, request: Request, response: Response) -> None:
+    def on_get_quotes(self, request: Request, response: Answer) -> None:
         given = params.query(request, ("symbols",), strict=False)
         names = [name for name in given.get("symbols", "").split(",") if name]
         if not 1 <= len(names) <= MAX_QUOTES:
             raise params.bad("symbols", f"give 1 to {MAX_QUOTES} symbols, separated by commas")
         write_json(response, {"s": "ok", "d": [self._quote(name) for name in names]})
 
-    def on_get_marks(self, request: Request, response: Response) -> None:
+    def on_get_marks(self, request: Request, response: Answer) -> None:
         write_json(
             response,
             [
@@ -169,7 +169,7 @@ class UdfResource:
             ],
         )
 
-    def on_get_timescale_marks(self, request: Request, response: Response) -> None:
+    def on_get_timescale_marks(self, request: Request, response: Answer) -> None:
         by_time: dict[int, list[Gap]] = {}
         for at, gap in self._gaps(request):
             by_time.setdefault(at, []).append(gap)

@@ -36,8 +36,8 @@ from gunicorn.http.errors import (
 )
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
-from tradeback.api.answers import JSON, NO_STORE, UDF_PREFIXES
-from tradeback.api.middleware import CONSTANT_HEADERS, MAX_BODY_BYTES
+from tradeback.api.answers import CONSTANT_HEADERS, JSON, NO_STORE, UDF_PREFIXES
+from tradeback.api.middleware import MAX_BODY_BYTES
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MAX_HEAD_BYTES = 64 * 1024

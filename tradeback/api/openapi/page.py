@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 import orjson
-from falcon import Request, Response
+from falcon import Request
 
 from tradeback.api import params
-from tradeback.api.answers import entity_tag, write_tagged
+from tradeback.api.answers import Answer, entity_tag, write_tagged
 from tradeback.api.openapi.document import document
 from tradeback.api.openapi.parts import MEANINGS
 
@@ -32,11 +32,11 @@ class OpenApiResource:
         self._page = page(described).encode()
         self._tags = entity_tag(self._document), entity_tag(self._page)
 
-    def on_get(self, request: Request, response: Response) -> None:
+    def on_get(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         write_tagged(request, response, self._document, cache=CACHE, tag=self._tags[0])
 
-    def on_get_page(self, request: Request, response: Response) -> None:
+    def on_get_page(self, request: Request, response: Answer) -> None:
         params.query(request, ())
         write_tagged(
             request, response, self._page, cache=CACHE, tag=self._tags[1], kind="text/html; charset=utf-8"
