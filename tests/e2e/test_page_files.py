@@ -12,6 +12,7 @@ from falcon import App
 from falcon.testing import TestClient
 
 from tests.e2e.api import ApiProcess
+from tradeback.api.answers import Answer
 from tradeback.api.page import DIST, PORT_IS_TOLD, PageResource
 
 ASSET = "/assets/index-A1b2C3d4.js"
@@ -30,7 +31,7 @@ def dist(tmp_path: Path) -> Path:
 
 
 def client_of(dist: Path, port: int = 8080) -> TestClient:
-    app = App()
+    app = App(response_type=Answer)
     for path, resource, suffix in PageResource(port, 8081, dist).routes():
         app.add_route(path, resource, suffix=suffix)
     return TestClient(app, headers={"Host": "127.0.0.1:8080"})
