@@ -47,7 +47,7 @@ def test_the_page_is_asked_for_again_and_its_assets_never(dist: Path) -> None:
     assert asset.content == module.content == SCRIPT
     again = client.get("/", headers={"If-None-Match": page.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert again.headers["Vary"] == "Accept-Encoding"
+    assert again.headers["Vary"] == "Origin, Accept-Encoding"
 
 
 def test_gzip_for_those_who_take_it(dist: Path) -> None:
