@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from tests.servers.influx import InfluxServer
+from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
@@ -66,6 +67,20 @@ def private(server: type[Server], folder: Path) -> Server:
             pytest.fail(said)
         pytest.skip(said)
     return server(folder)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariadbServer]:
+    """One MariaDB for all tests: each has a database of its own."""
+    with private(MariadbServer, tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_mariadb_server(tmp_path: Path) -> Iterator[MariadbServer]:
+    """A MariaDB of this test's own, that may be halted, killed and set otherwise."""
+    with private(MariadbServer, tmp_path / "mariadb") as server:
+        yield server
 
 
 @pytest.fixture

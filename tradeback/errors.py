@@ -18,11 +18,18 @@ class ConfigError(TradebackError):
 
 
 class StoreError(TradebackError):
-    """A store cannot be used at the moment; the same call may be made again."""
+    """A store cannot be used at the moment; the same call may be made again. `away`: it did not answer at all, and who
+    asks again at once may wait as long for nothing."""
+
+    away = False
 
 
 class DataFolderError(StoreError):
     """A file of the data folder is foreign, torn, of another version, locked, or cannot be written."""
+
+
+class CatalogError(StoreError):
+    """The database of symbols and accounts on another machine cannot be used, or is none of ours."""
 
 
 class HistoryError(StoreError):

@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 
 from tests.servers.influx import InfluxServer
+from tests.servers.mariadb import MariadbServer
 from tests.servers.redis import RedisServer
 from tradeback.config import Config, load_config
 from tradeback.store.accounts import open_accounts
@@ -34,19 +35,31 @@ def sqlite_config(folder: Path, **settings: str) -> Config:
     return load_config(environ={"DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim", **settings})
 
 
+@pytest.fixture(params=["sqlite", "mariadb"])
+def sql_config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    """The settings of a catalog of this test's own, which is not made yet."""
+    if request.param == "sqlite":
+        return sqlite_config(tmp_path)
+    return request.getfixturevalue("mariadb_config")
+
+
+@pytest.fixture
+def mariadb_config(mariadb_server: MariadbServer, tmp_path: Path) -> Config:
+    """The settings of an empty database of this test's own."""
+    return sqlite_config(tmp_path, **mariadb_server.environment_of(mariadb_server.new_database()))
+
+
 def sqlite_history(folder: Path, *, write: bool = True, **settings: str) -> History:
     return open_sqlite_history(sqlite_config(folder, **settings), write=write)
 
 
-@pytest.fixture(params=["sqlite"])
-def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenCatalog]:
+@pytest.fixture
+def open_again(sql_config: Config) -> Iterator[OpenCatalog]:
     """Opens one and the same catalog, as often as it is called; all are closed at the end."""
-    configs = {"sqlite": sqlite_config}
-    config = configs[request.param](tmp_path)
     opened: list[Catalog] = []
 
     def open_one() -> Catalog:
-        opened.append(open_catalog(config))
+        opened.append(open_catalog(sql_config))
         return opened[-1]
 
     yield open_one
@@ -59,14 +72,13 @@ def catalog(open_again: OpenCatalog) -> Catalog:
     return open_again()
 
 
-@pytest.fixture(params=["sqlite"])
-def open_accounts_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenAccounts]:
+@pytest.fixture
+def open_accounts_again(sql_config: Config) -> Iterator[OpenAccounts]:
     """Opens one and the same accounts, as often as it is called; all are closed at the end."""
-    config = {"sqlite": sqlite_config}[request.param](tmp_path)
     opened: list[Accounts] = []
 
     def open_one() -> Accounts:
-        opened.append(open_accounts(config))
+        opened.append(open_accounts(sql_config))
         return opened[-1]
 
     yield open_one

@@ -21,8 +21,9 @@ from tradeback.config import Config
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.store import sqlite
 from tradeback.store.accounts import metadata, open_accounts
-from tradeback.store.catalog import SCHEMA_VERSION, SqlCatalog, open_catalog
+from tradeback.store.catalog import SqlCatalog, open_catalog
 from tradeback.store.migrations import alembic_config
+from tradeback.store.schema import SCHEMA_VERSION
 
 
 @pytest.fixture

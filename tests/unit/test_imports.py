@@ -99,8 +99,7 @@ ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
     # For its errors; the history speaks to it without SQLAlchemy, whose rows cost more than SQLite does itself.
     "sqlite3": ("store/sqlite.py", "store/history_file.py", "store/history_sqlite.py"),
     "alembic": "store/migrations/",
-    "mysql": "store/catalog.py",
-    "pymysql": "store/catalog.py",
+    "mysql": "store/mysql.py",
     "influxdb_client": "store/influx.py",
     "redis": "store/cache_redis.py",
     "nats": "store/bus_nats.py",

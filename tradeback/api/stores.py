@@ -37,12 +37,17 @@ class Unavailable(TradebackError):
         self.component = component
 
 
+AWAY_S = 1.0  # how long nobody asks a store of another machine that did not answer
+PROBE_S = 30.0  # how long the others wait for the one that asks again, should it never come back
+
+
 class Store(Generic[Kind]):
     """One store: its name, the file that it is in (None: it is on another machine), and how it is opened. May be used
     from several threads.
 
     Whether another file stands at its place is looked after at each use, or, where that is not to be expected, no
-    more often than every `look_again` seconds.
+    more often than every `look_again` seconds. Another machine may take its time not to answer: for AWAY_S it is not
+    asked again, and then by one request at a time, until it answers; the others are told at once that it is away.
     """
 
     def __init__(
@@ -56,6 +61,10 @@ class Store(Generic[Kind]):
         self._file: tuple[int, int] | None = None
         self._look_again = look_again
         self._look_at = 0.0
+        self._turn = threading.Lock()
+        self._away: StoreError | None = None  # what it did not answer with last
+        self._away_until = 0.0
+        self._asking = 0  # the thread that asks again
 
     def use(self) -> AbstractContextManager[Kind]:
         """The store, for as long as the block lasts. StoreError within it becomes `Unavailable`."""
@@ -63,17 +72,53 @@ class Store(Generic[Kind]):
 
     def current(self) -> Kind:
         """The store as it stands now. StoreError where there is none."""
+        if self._away is not None:
+            self._stay_away()
         opened = self._opened
         if self._look_again and opened is not None and time.monotonic() < self._look_at:
             return opened
         file = self.place()
         with self._lock:
             if self._opened is None or self._file != file:
+                if self._away is not None and self._asking != threading.get_ident():
+                    self._stay_away()  # it was found to be away while this thread waited for the lock
                 # What was opened before is not closed: another thread may be reading it. Its last user frees it.
-                self._opened = self._open()
+                try:
+                    self._opened = self._open()
+                except StoreError as error:
+                    self.failed(error)
+                    raise
                 self._file = file
             self._look_at = time.monotonic() + self._look_again
             return self._opened
+
+    def _stay_away(self) -> None:
+        """Raise that it is away, unless this is the one request that is to ask again."""
+        with self._turn:
+            away, now = self._away, time.monotonic()
+            if away is None:
+                return
+            if now < self._away_until:
+                raise type(away)(*away.args)
+            self._away_until = now + PROBE_S
+            self._asking = threading.get_ident()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it did not answer the last one that asked."""
+        return self._away is not None
+
+    def failed(self, error: StoreError) -> None:
+        """A use of it ended so."""
+        if self.path is None and error.away:
+            self._away = error
+            self._away_until = time.monotonic() + AWAY_S
+        else:
+            self._away = None
+
+    def answered(self) -> None:
+        """A use of it ended well."""
+        self._away = None
 
     def place(self) -> tuple[int, int]:
         """Which file stands at its path: device and inode; the same for ever where it has none. DataFolderError."""
@@ -111,7 +156,10 @@ class _Use(Generic[Kind]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, StoreError):
+            self._store.failed(error)
             raise Unavailable(self._store.name, str(error)) from error
+        if self._store.is_away:
+            self._store.answered()
 
 
 @dataclass(frozen=True, slots=True)

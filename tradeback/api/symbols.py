@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import structlog
 from falcon import Request
 
 from tradeback.api import params
 from tradeback.api.answers import Answer, Refused, entity_tag, write_json, write_tagged
-from tradeback.api.stores import Stores
+from tradeback.api.stores import Stores, Unavailable
 from tradeback.errors import StaleRowError
 from tradeback.model import Price, Symbol
 
+log = structlog.get_logger(__name__)
+
 CACHE = "public, max-age=5"
 LOOK_AGAIN_S = 0.5
+READ_AGAIN_S = 5.0
 MS_NS = 1_000_000
 MAX_QUERY = 50
 MAX_LISTED = 65_535
@@ -38,10 +42,15 @@ class Listing:
 
 
 class SymbolBook:
-    """The catalog's symbols, read again when its file changed; looked after at most every LOOK_AGAIN_S."""
+    """The catalog's symbols, read again when its file changed; looked after at most every LOOK_AGAIN_S.
+
+    Where the catalog is on another machine they are read every READ_AGAIN_S. While that one is away, or slow, those
+    that were read last serve, for all that they are needed for.
+    """
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
+        self._remote = stores.catalog.path is None
         self._lock = threading.Lock()
         self._listing: Listing | None = None
         self._seen: tuple[int, int, int] | None = None
@@ -53,15 +62,28 @@ class SymbolBook:
         listing = self._listing
         if listing is not None and now < self._look_at:
             return listing
-        with self._lock, self._stores.catalog.use() as catalog:
-            seen = self._seen_file()
-            listing = self._listing
-            if listing is None or seen is None or seen != self._seen:
-                listing = _listing(catalog.symbols())
-                self._seen = seen
-            self._look_at = now + LOOK_AGAIN_S
-            self._listing = listing
-            return listing
+        if not self._lock.acquire(blocking=listing is None or not self._remote):
+            return self._listing or self.listing()  # another thread reads them
+        try:
+            return self._read(now)
+        finally:
+            self._lock.release()
+
+    def _read(self, now: float) -> Listing:
+        listing = self._listing
+        try:
+            with self._stores.catalog.use() as catalog:
+                seen = self._seen_file()
+                if listing is None or seen is None or seen != self._seen:
+                    listing = _listing(catalog.symbols())
+                    self._seen = seen
+        except Unavailable as error:
+            if listing is None or not self._remote:
+                raise
+            log.warning("symbols are served as they were read last", reason=str(error))
+        self._look_at = now + (READ_AGAIN_S if self._remote else LOOK_AGAIN_S)
+        self._listing = listing
+        return listing
 
     def _seen_file(self) -> tuple[int, int, int] | None:
         """What changes when the catalog's file does; None where it has none."""

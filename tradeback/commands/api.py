@@ -79,6 +79,7 @@ def counts_of(config: Config) -> Counts:
 def stores_of(config: Config) -> Stores:
     """The stores of the configured exchange, none of them opened yet."""
     folder = config.data.of(config.exchange.name)
+    catalog_file = None if config.database.mysql.host else folder / CATALOG_FILE
 
     def catalog() -> Catalog:
         return open_catalog(config, create=False)
@@ -93,8 +94,8 @@ def stores_of(config: Config) -> Stores:
         return open_prices(config)
 
     return Stores(
-        Store("catalog", folder / CATALOG_FILE, catalog),
-        Store("accounts", folder / CATALOG_FILE, accounts),
+        Store("catalog", catalog_file, catalog),
+        Store("accounts", catalog_file, accounts),
         Store("history", None if config.database.influx.url else folder / HISTORY_FILE, history),
         # The table is never replaced while it is in use.
         Store("prices", folder / TABLE_FILE, prices, look_again=0.5),

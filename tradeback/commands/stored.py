@@ -7,15 +7,20 @@ import contextlib
 from tradeback.config import Config
 from tradeback.errors import UnknownSymbolError
 from tradeback.model import Symbol
-from tradeback.store.catalog import open_catalog
+from tradeback.store.catalog import CATALOG_FILE, noted_exchange, open_catalog
 from tradeback.store.history_sqlite import HISTORY_FILE
 
 
 def decided(config: Config) -> Config:
-    """With the exchange left to `auto`: binance where its history is there, else sim."""
+    """With the exchange left to `auto`: that of the MySQL that is configured; else binance where its history or its
+    catalog is there, else sim. CatalogError where MySQL cannot tell."""
     if config.exchange.name != "auto":
         return config
-    return config.with_exchange("binance" if (config.data.of("binance") / HISTORY_FILE).exists() else "sim")
+    if config.database.mysql.host:
+        return config.with_exchange(noted_exchange(config))
+    folder = config.data.of("binance")
+    there = (folder / HISTORY_FILE).exists() or (folder / CATALOG_FILE).exists()
+    return config.with_exchange("binance" if there else "sim")
 
 
 def known_symbol(config: Config, name: str) -> Symbol:

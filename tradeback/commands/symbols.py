@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeback.commands.options import with_config
+from tradeback.commands.stored import decided
 from tradeback.config import Config
 from tradeback.errors import ExchangeError
 from tradeback.exchange.binance import can_carry
 from tradeback.exchange.choice import rest_bases
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.model import Symbol, SymbolInfo
-from tradeback.store.catalog import CATALOG_FILE, open_catalog
+from tradeback.store.catalog import open_catalog
 
 PATIENCE = RestPolicy(attempts=2)  # someone waits for the answer
 
@@ -52,9 +53,7 @@ def sync(config: Config) -> None:
 @with_config
 def list_symbols(config: Config, with_inactive: bool, as_json: bool) -> None:
     """List the symbols with their stream ids; `auto` means binance where its catalog is there, else sim."""
-    if config.exchange.name == "auto":
-        there = (config.data.of("binance") / CATALOG_FILE).exists()
-        config = config.with_exchange("binance" if there else "sim")
+    config = decided(config)
     with closing(open_catalog(config, create=False)) as catalog:
         found = catalog.symbols(active_only=not with_inactive)
     if as_json:

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tradeback.commands.options import with_config
+from tradeback.commands.stored import decided
 from tradeback.config import Config
 from tradeback.errors import AccountError
 from tradeback.model import EVERY_SYMBOL, User
 from tradeback.passwords import MOST_BYTES, hash_password
 from tradeback.store.accounts import SqlAccounts, open_accounts
-from tradeback.store.catalog import CATALOG_FILE
 
 _stdin = click.option(
     "--password-stdin", "from_stdin", is_flag=True, help="Read the password from standard input, one line."
@@ -45,7 +45,7 @@ def user() -> None:
 @with_config
 def add(config: Config, username: str, patterns: tuple[str, ...], from_stdin: bool) -> None:
     """Add a user, who can log in at once."""
-    config = _decided(config)
+    config = decided(config)
     password_hash = hash_password(_password(from_stdin))
     with closing(open_accounts(config)) as accounts:
         added = accounts.add_user(username, password_hash, patterns or EVERY_SYMBOL)
@@ -59,7 +59,7 @@ def add(config: Config, username: str, patterns: tuple[str, ...], from_stdin: bo
 @with_config
 def list_users(config: Config, as_json: bool) -> None:
     """List the users."""
-    config = _decided(config)
+    config = decided(config)
     with closing(open_accounts(config, create=False)) as accounts:
         found = accounts.users()
         counts: dict[int, int] = {}
@@ -86,7 +86,7 @@ def list_users(config: Config, as_json: bool) -> None:
 @with_config
 def passwd(config: Config, username: str, from_stdin: bool) -> None:
     """Change a password; the user's sessions end."""
-    config = _decided(config)
+    config = decided(config)
     with closing(open_accounts(config, create=False)) as accounts:
         found = _known(accounts, username)
         ended = accounts.set_password(found.id, hash_password(_password(from_stdin)))
@@ -98,7 +98,7 @@ def passwd(config: Config, username: str, from_stdin: bool) -> None:
 @with_config
 def disable(config: Config, username: str) -> None:
     """Let a user log in no more; the user's sessions end."""
-    config = _decided(config)
+    config = decided(config)
     with closing(open_accounts(config, create=False)) as accounts:
         found = _known(accounts, username)
         ended = accounts.set_active(found.id, False)
@@ -110,7 +110,7 @@ def disable(config: Config, username: str) -> None:
 @with_config
 def enable(config: Config, username: str) -> None:
     """Let a disabled user log in again."""
-    config = _decided(config)
+    config = decided(config)
     with closing(open_accounts(config, create=False)) as accounts:
         found = _known(accounts, username)
         accounts.set_active(found.id, True)
@@ -123,20 +123,12 @@ def enable(config: Config, username: str) -> None:
 @with_config
 def patterns(config: Config, username: str, patterns: tuple[str, ...]) -> None:
     """Set which symbols a user may watch: BTCUSDT, *USDT (any text), BTC???? (any characters); '*' for all."""
-    config = _decided(config)
+    config = decided(config)
     with closing(open_accounts(config, create=False)) as accounts:
         found = _known(accounts, username)
         accounts.set_patterns(found.id, patterns)
         changed = _known(accounts, username)
     click.echo(f"{config.exchange.name}: {changed.username} may watch {' '.join(changed.symbol_patterns)}.")
-
-
-def _decided(config: Config) -> Config:
-    """With the exchange left to `auto`: binance where its catalog is there, else sim. Each has users of its own."""
-    if config.exchange.name != "auto":
-        return config
-    there = (config.data.of("binance") / CATALOG_FILE).exists()
-    return config.with_exchange("binance" if there else "sim")
 
 
 def _known(accounts: SqlAccounts, username: str) -> User:

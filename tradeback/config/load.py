@@ -58,7 +58,7 @@ def load_config(
 
 
 def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Sentences about what is accepted and has no effect: misspelled variables, services not used yet."""
+    """Sentences about what is accepted and has no effect: misspelled variables."""
     known = {name for one in settings() for name in (one.env, f"{one.env}{FILE_SUFFIX}")}
     prefixes = tuple({one.section.env_prefix for one in settings()})
     found = []
@@ -71,8 +71,6 @@ def notices(config: Config, environ: Mapping[str, str] = os.environ) -> list[str
                 found.append(
                     f"The variable {shown} is no setting and has no effect: did you mean {close[0]}?"
                 )
-    if config.database.mysql.host:
-        found.append(f"database.mysql.host is {config.database.mysql.host}: this version does not use it yet")
     return found
 
 

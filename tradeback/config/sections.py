@@ -307,17 +307,37 @@ class LogConfig(Section):
 
 
 class MysqlConfig(Section):
-    """MySQL or MariaDB. Accepted, not used yet: the catalog is SQLite in the data folder."""
+    """MySQL 8 or MariaDB (docs/mysql.md): symbols, users, sessions and watchlists, in place of the SQLite file of the
+    data folder."""
 
     env_prefix: ClassVar[str] = "MYSQL_"
     host: Text = setting("", "empty: no MySQL")
     port: Port = setting(3306, "its port")
-    database: Text = setting("trading", "name of the database")
+    database: Text = setting("trading", "name of the database, which is that of one exchange")
     user: Text = setting("trading", "name of the user")
     password: Secret = setting("", "password of the user")
-    max_open_conns: Count = setting(25, "most connections")
-    max_idle_conns: Annotated[int, Field(ge=0)] = setting(10, "connections kept open while idle")
+    max_open_conns: Count = setting(
+        25, "most connections of a process to the symbols, and as many to the accounts"
+    )
+    max_idle_conns: Count = setting(10, "as many of them are kept open while idle")
     conn_max_lifetime: Span = setting("5m", "age at which a connection is replaced")
+    timeout: Span = setting(
+        "5s", "longest time for connecting, for one statement, and for a connection of our own; at least 2s"
+    )
+    accounts_poll: Span = setting(
+        "5s", "how often the recorder looks for changed accounts that were not announced; at most 5s"
+    )
+
+    @model_validator(mode="after")
+    def _times_that_can_work(self) -> Self:
+        if self.timeout < 2:
+            raise ConfigError(f"database.mysql.timeout is {format_duration(self.timeout)}: give at least 2s")
+        if self.accounts_poll > 5:
+            raise ConfigError(
+                f"database.mysql.accounts_poll is {format_duration(self.accounts_poll)}: give at most 5s, for who has "
+                "just logged in waits for it where nothing announces logins"
+            )
+        return self
 
 
 class InfluxConfig(Section):

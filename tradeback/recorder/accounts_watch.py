@@ -38,17 +38,23 @@ ALL = -1  # as a version: everything is newer
 
 class AccountsWatch:
     """Two services: `follow` tells the server, `expire` deletes what has expired. One loop; `accounts` are read in
-    threads of its executor."""
+    threads of its executor.
 
-    def __init__(self, accounts: Accounts, server: ControlClient) -> None:
+    Their version is looked at every `poll` seconds, and at once where `wake` says that it may have changed.
+    """
+
+    def __init__(self, accounts: Accounts, server: ControlClient, poll: float = POLL_SECONDS) -> None:
         self._accounts = accounts
         self._server = server
+        self._poll = poll
+        self._look_at = 0.0
         self._known: dict[int, Account] = {}  # of every user
         self._wanted: Counter[str] = Counter()  # symbols by the number of watchlists
         self._version = ALL
         self._connection = 0  # the one on which all was told; 0: none
         self._pinned: set[str] = set()  # as was told on it
-        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._stopping = False
         self._error = ""
 
     def state(self) -> dict[str, Any]:
@@ -60,6 +66,10 @@ class AccountsWatch:
             "watched": len(self._wanted),
             "error": self._error,
         }
+
+    def wake(self) -> None:
+        """Somebody has changed accounts: look now. From any thread, and cheap."""
+        self._woken.set()
 
     async def expire(self) -> None:
         """Delete what has expired, now and then, for ever."""
@@ -75,13 +85,13 @@ class AccountsWatch:
         """Tell the server, for ever."""
         loop = asyncio.get_running_loop()
         pause = RETRY_MIN
-        self._stop.clear()
-        reading: asyncio.Future[tuple[bool, list[Account]]] | None = None
+        self._stopping = False
+        reading: asyncio.Future[tuple[bool, bool, list[Account]]] | None = None
         try:
             while True:
                 reading = loop.run_in_executor(None, self._next_changes)
                 try:
-                    everything, changed = await reading
+                    looked, everything, changed = await reading
                 except TradebackError as error:
                     self._say(f"accounts cannot be read: {error}")
                     await asyncio.sleep(pause)
@@ -91,7 +101,8 @@ class AccountsWatch:
                 self._take(everything, changed)
                 try:
                     await self._server.connect()
-                    await self._tell(changed)
+                    if looked or self._connection != self._server.connects:
+                        await self._tell(changed)
                 except ControlError as error:
                     # What it took of this is not known, so all is told again.
                     self._connection = 0
@@ -100,7 +111,8 @@ class AccountsWatch:
                 else:
                     self._say("")
         finally:
-            self._stop.set()
+            self._stopping = True
+            self._woken.set()
             if reading is not None:
                 # Whoever closes the accounts next must find nobody reading them.
                 await asyncio.wait([reading])
@@ -110,23 +122,35 @@ class AccountsWatch:
             log.warning("the server is not told of sessions and watchlists at the moment", reason=error)
         self._error = error
 
-    def _next_changes(self) -> tuple[bool, list[Account]]:
-        """Wait for changes, for a second at most; in a thread of its own. True: these are all accounts.
+    def _next_changes(self) -> tuple[bool, bool, list[Account]]:
+        """Wait for changes, for a second at most; in a thread of its own. Whether the accounts were looked at, whether
+        these are all of them, and those that changed.
 
         Raises TradebackError.
         """
         until = time.monotonic() + (BEAT_SECONDS if self._connection else 0.0)
+        looked = False
         while self._version != ALL:
-            version = self._accounts.version()
-            if version < self._version:  # these are others, or older ones: a copy was restored
-                self._version = ALL
-            elif version > self._version:
-                break
-            elif time.monotonic() >= until or self._stop.wait(POLL_SECONDS):
-                return False, []
+            if self._stopping:
+                return looked, False, []
+            now = time.monotonic()
+            # Where the server waits to be told all, that is to be how things stand now.
+            if now >= self._look_at or self._woken.is_set() or not self._connection:
+                self._woken.clear()
+                version = self._accounts.version()
+                looked = True
+                self._look_at = now + self._poll
+                if version < self._version:  # these are others, or older ones: a copy was restored
+                    self._version = ALL
+                    break
+                if version > self._version:
+                    break
+            if now >= until:
+                return looked, False, []
+            self._woken.wait(max(0.0, min(self._look_at, until) - now))
         everything = self._version == ALL
         self._version, changed = self._accounts.changed_accounts(self._version)
-        return everything, changed
+        return True, everything, changed
 
     def _take(self, everything: bool, changed: Iterable[Account]) -> None:
         if everything:

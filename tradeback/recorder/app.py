@@ -25,7 +25,7 @@ from tradeback.config import Config
 from tradeback.control import ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
-from tradeback.recorder.accounts_watch import AccountsWatch
+from tradeback.recorder.accounts_watch import POLL_SECONDS, AccountsWatch
 from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
@@ -235,7 +235,9 @@ class Recorder:
         self.services["catalog"] = watch.refresh
         self.services["watch"] = watch.follow
         if self.accounts is not None:
-            following = AccountsWatch(self.accounts, self.account_line)
+            mysql = self._config.database.mysql
+            poll = mysql.accounts_poll if mysql.host else POLL_SECONDS
+            following = AccountsWatch(self.accounts, self.account_line, poll)
             self.services["accounts"] = following.follow
             self.services["expiry"] = following.expire
             self.status["accounts"] = following.state

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BUDGET_NS = 500_000
 HELD_BYTES = 4 * 1024 * 1024  # of commands of all who wait: so much comes from nobody who means well
-WAIT_LIMIT = 5.0  # seconds; a recorder that runs tells of a login within two
+WAIT_LIMIT = 12.0  # seconds; a recorder that runs looks at the accounts twice in that time, on MySQL too
 LACK_RETRY = 60.0  # seconds between two looks at symbols of watchlists that could not be had
 
 log = structlog.get_logger(__name__)

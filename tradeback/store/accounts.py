@@ -22,7 +22,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
-    Engine,
     Integer,
     String,
     Table,
@@ -42,8 +41,10 @@ from tradeback.config import Config
 from tradeback.errors import AccountError, WatchlistFullError
 from tradeback.model import EVERY_SYMBOL, Account, Session, User
 from tradeback.store import login_failures as failures
-from tradeback.store.catalog import metadata, open_catalog
-from tradeback.store.sqlite import plain_errors
+from tradeback.store.catalog import open_catalog
+from tradeback.store.database import Database, again_where_undone
+from tradeback.store.mysql import LAST_MOMENT
+from tradeback.store.schema import metadata
 
 MAX_WATCHED = 100
 MAX_SESSIONS = 100  # of a user, ended ones that have not expired included
@@ -61,7 +62,10 @@ class Moment(TypeDecorator[int]):
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        return None if value is None else datetime.fromtimestamp(value, UTC).replace(tzinfo=None)
+        if value is None:
+            return None
+        # Within what MySQL can keep, in every database alike: a session ends then at the latest.
+        return datetime.fromtimestamp(max(1, min(value, LAST_MOMENT)), UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
         return None if value is None else int(value.replace(tzinfo=UTC).timestamp())
@@ -128,12 +132,13 @@ _SESSION = (
 
 
 class SqlAccounts:
-    """The `Accounts` in one SQL database. `open_accounts` makes it; `place` names the database in messages."""
+    """The `Accounts` in one SQL database. `open_accounts` makes it."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self.engine = engine
-        self.place = place
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = database.engine
 
+    @again_where_undone
     def add_user(
         self,
         username: str,
@@ -157,21 +162,23 @@ class SqlAccounts:
             }
             key = connection.execute(insert(users).values(values)).inserted_primary_key
             if key is None:
-                raise AccountError(f"The database {self.place} gave the user {name} no id: it cannot be used")
+                raise AccountError(
+                    f"The database {self.database.place} gave the user {name} no id: it cannot be used"
+                )
         return User(int(key[0]), name, True, allowed, created)
 
     def users(self) -> list[User]:
-        with self._read() as connection:
+        with self.database.read() as connection:
             return [_user(row) for row in connection.execute(select(*_USER).order_by(users.c.id))]
 
     def user(self, username: str) -> tuple[User, str] | None:
         found = select(*_USER, users.c.password_hash).where(users.c.username == username.lower())
-        with self._read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(found).first()
         return None if row is None else (_user(row[:-1]), row[-1])
 
     def user_by_id(self, user_id: int) -> User | None:
-        with self._read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(select(*_USER).where(users.c.id == user_id)).first()
         return None if row is None else _user(row)
 
@@ -184,6 +191,7 @@ class SqlAccounts:
     def set_patterns(self, user_id: int, patterns: Sequence[str]) -> None:
         self._set(user_id, {"symbol_patterns": ",".join(_new_patterns(patterns))}, ends_sessions=False)
 
+    @again_where_undone
     def add_session(self, session: Session) -> None:
         with self._change() as connection:
             active = select(users.c.id).where(users.c.id == session.user_id, users.c.is_active.is_(True))
@@ -210,19 +218,20 @@ class SqlAccounts:
             _note(connection, users.c.id == session.user_id)
 
     def session(self, token_hash: bytes, *, now: float | None = None) -> Session | None:
-        with self._read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(
                 _active(_seconds(now)).where(user_sessions.c.session_token == token_hash.hex())
             ).first()
         return None if row is None else _session(row)
 
     def active_sessions(self, *, now: float | None = None) -> list[Session]:
-        with self._read() as connection:
+        with self.database.read() as connection:
             return [
                 _session(row)
                 for row in connection.execute(_active(_seconds(now)).order_by(user_sessions.c.id))
             ]
 
+    @again_where_undone
     def renew(self, token_hash: bytes, expires_at: int, *, now: float | None = None) -> bool:
         seconds = _seconds(now)
         statement = (
@@ -239,17 +248,20 @@ class SqlAccounts:
             _note(connection, _owner(token_hash))
             return renewed
 
+    @again_where_undone
     def end_session(self, token_hash: bytes) -> bool:
         with self._change() as connection:
             ended = _end(connection, user_sessions.c.session_token == token_hash.hex()) > 0
             _note(connection, _owner(token_hash))
             return ended
 
+    @again_where_undone
     def end_sessions(self, user_id: int) -> int:
         with self._change() as connection:
             _note(connection, users.c.id == user_id)
             return _end(connection, user_sessions.c.user_id == str(user_id))
 
+    @again_where_undone
     def expire(self, now: float | None = None) -> int:
         with self._change() as connection:
             done = connection.execute(
@@ -258,9 +270,10 @@ class SqlAccounts:
             return done.rowcount
 
     def watchlist(self, user_id: int) -> list[str]:
-        with self._read() as connection:
+        with self.database.read() as connection:
             return _watchlist(connection, user_id)
 
+    @again_where_undone
     def watch(self, user_id: int, symbol: str) -> list[str]:
         _check_symbol(symbol)
         with self._change() as connection:
@@ -278,6 +291,7 @@ class SqlAccounts:
             _note(connection, users.c.id == user_id)
             return [*listed, symbol]
 
+    @again_where_undone
     def unwatch(self, user_id: int, symbol: str) -> list[str]:
         with self._change() as connection:
             connection.execute(
@@ -286,6 +300,7 @@ class SqlAccounts:
             _note(connection, users.c.id == user_id)
             return _watchlist(connection, user_id)
 
+    @again_where_undone
     def set_watchlist(self, user_id: int, symbols: Sequence[str]) -> list[str]:
         listed = list(dict.fromkeys(symbols))
         for symbol in listed:
@@ -309,13 +324,14 @@ class SqlAccounts:
             .where(users.c.is_active.is_(True))
             .distinct()
         )
-        with self._read() as connection:
+        with self.database.read() as connection:
             return set(connection.execute(statement).scalars())
 
     def login_wait(self, username: str, address: str, now: float) -> float:
-        with self._read() as connection:
+        with self.database.read() as connection:
             return failures.wait(connection, username, address, now)
 
+    @again_where_undone
     def login_attempt(self, username: str, address: str, now: float) -> float:
         with self._change(seen=False) as connection:
             wait = failures.wait(connection, username, address, now)
@@ -323,12 +339,14 @@ class SqlAccounts:
                 failures.count(connection, username, address, now)
             return wait
 
+    @again_where_undone
     def login_failed(self, username: str, address: str, now: float) -> None:
         with self._change(seen=False) as connection:
             failures.count(connection, username, address, now)
 
+    @again_where_undone
     def login_succeeded(self, username: str, address: str) -> None:
-        with self._read() as connection:
+        with self.database.read() as connection:
             if not failures.has_failed(connection, username, address):
                 return
         with self._change(seen=False) as connection:
@@ -336,7 +354,7 @@ class SqlAccounts:
 
     def version(self) -> int:
         # By the driver itself: SQLAlchemy's statements take ten times as long, and this is asked all the time.
-        with plain_errors(self.place), closing(self.engine.raw_connection()) as connection:
+        with self.database.plain_errors(), closing(self.engine.raw_connection()) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT version FROM accounts_mark")
             ((version,),) = cursor.fetchall()
@@ -363,7 +381,7 @@ class SqlAccounts:
         found = select(users.c.id, users.c.symbol_patterns).where(changed).order_by(users.c.id)
         watchlists: defaultdict[int, list[str]] = defaultdict(list)
         sessions: defaultdict[int, dict[bytes, int]] = defaultdict(dict)
-        with self._read() as connection:
+        with self.database.read() as connection:
             # First: what changes while the rest is read is then found once more.
             version = int(connection.execute(select(accounts_mark.c.version)).scalar_one())
             rows = connection.execute(found).all()
@@ -377,20 +395,16 @@ class SqlAccounts:
         ]
 
     def close(self) -> None:
-        self.engine.dispose()
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with plain_errors(self.place), self.engine.connect() as connection:
-            yield connection
+        self.database.close()
 
     @contextmanager
     def _change(self, *, seen: bool = True) -> Iterator[Connection]:
         """A transaction that changes accounts; `seen`: what `version` tells of."""
-        with plain_errors(self.place), self.engine.begin() as connection:
+        with self.database.change() as connection:
             connection.execute(update(accounts_mark).values(version=accounts_mark.c.version + int(seen)))
             yield connection
 
+    @again_where_undone
     def _set(self, user_id: int, values: dict[str, Any], *, ends_sessions: bool) -> int:
         with self._change() as connection:
             _check_user(connection, user_id)
@@ -402,7 +416,7 @@ class SqlAccounts:
 def open_accounts(config: Config, *, create: bool = True) -> SqlAccounts:
     """The accounts of the configured exchange, in its catalog: see `open_catalog`, whose errors are the same."""
     catalog = open_catalog(config, create=create)
-    return SqlAccounts(catalog.engine, catalog.place)
+    return SqlAccounts(catalog.database)
 
 
 def _seconds(now: float | None) -> int:

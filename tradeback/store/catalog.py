@@ -1,5 +1,5 @@
-"""The catalog in a SQL database through SQLAlchemy Core: SQLite in the data folder, and no SQL that MySQL 8
-or MariaDB would not run.
+"""The catalog in a SQL database through SQLAlchemy Core: SQLite in the data folder, or MySQL 8 or MariaDB where
+MYSQL_HOST names one.
 
 The schema is made and changed by `migrations/` alone; the tables here must equal their sum (a test compares).
 """
@@ -7,9 +7,11 @@ The schema is made and changed by `migrations/` alone; the tables here must equa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from sqlalchemy import (
     TIMESTAMP,
@@ -19,9 +21,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
-    Engine,
     Integer,
-    MetaData,
     Numeric,
     SmallInteger,
     String,
@@ -30,7 +30,6 @@ from sqlalchemy import (
     bindparam,
     func,
     insert,
-    inspect,
     select,
     update,
 )
@@ -38,14 +37,15 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
 from tradeback.config import Config
-from tradeback.errors import ConfigError, DataFolderError, ExchangeError, SymbolLimitError
+from tradeback.errors import CatalogError, ConfigError, DataFolderError, ExchangeError, SymbolLimitError
 from tradeback.model import Symbol, SymbolInfo
 from tradeback.store.base import SyncResult
-from tradeback.store.sqlite import plain_errors, sqlite_engine
+from tradeback.store.database import Database, again_where_undone, mysql_database, sqlite_database
+from tradeback.store.identity import exchange_of, has_journal, recognize
+from tradeback.store.schema import bring_up_to_date, is_empty, metadata
 
 CATALOG_FILE = "catalog.sqlite"
-JOURNAL_FOLDER = "journal"
-SCHEMA_VERSION = "0003_changed_accounts"  # the newest migration
+ROWS_AT_ONCE = 5_000  # in one statement, whose length a server limits
 LAST_STREAM_ID = 65_535
 AMOUNT_DIGITS, AMOUNT_DECIMALS = 20, 8
 
@@ -67,8 +67,6 @@ class Amount(TypeDecorator[Decimal]):
     def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
         return None if value is None else Decimal(value)
 
-
-metadata = MetaData()
 
 symbolsmap = Table(
     "symbolsmap",
@@ -108,17 +106,21 @@ _INFO_COLUMNS = [symbolsmap.c[name] for name in SymbolInfo.__dataclass_fields__]
 
 
 class SqlCatalog:
-    """The `Catalog` in one SQL database. `open_catalog` makes it; `place` names the database in messages."""
+    """The `Catalog` in one SQL database. `open_catalog` makes it."""
 
-    def __init__(self, engine: Engine, place: str) -> None:
-        self.engine = engine
-        self.place = place
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.engine = database.engine
 
     def sync_symbols(self, infos: Iterable[SymbolInfo]) -> SyncResult:
         listed = {info.symbol: info for info in map(_storable, infos)}
         if not listed:
             raise ExchangeError("The exchange listed no symbol at all: the catalog stays as it is, try again")
-        with plain_errors(self.place), self.engine.begin() as connection:
+        return self._sync(listed)
+
+    @again_where_undone
+    def _sync(self, listed: dict[str, SymbolInfo]) -> SyncResult:
+        with self.database.change() as connection:
             # A write comes first: from here to the end this transaction is the only one that syncs.
             connection.execute(update(stream_id_mark).values(last_stream_id=stream_id_mark.c.last_stream_id))
             last_id = connection.execute(select(stream_id_mark.c.last_stream_id)).scalar_one()
@@ -142,27 +144,63 @@ class SqlCatalog:
         )
 
     def symbols(self, *, active_only: bool = False) -> list[Symbol]:
-        with plain_errors(self.place), self.engine.connect() as connection:
+        with self.database.read() as connection:
             return _read(connection, symbolsmap.c.is_active.is_(True)) if active_only else _read(connection)
 
     def symbol(self, name: str) -> Symbol | None:
-        with plain_errors(self.place), self.engine.connect() as connection:
-            return next(iter(_read(connection, symbolsmap.c.symbol == name)), None)
+        with self.database.read() as connection:
+            found = next(iter(_read(connection, symbolsmap.c.symbol == name)), None)
+        # MySQL takes a name with a space behind it for the same.
+        return found if found is None or found.name == name else None
 
     def close(self) -> None:
-        self.engine.dispose()
+        self.database.close()
 
 
 def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
     """The catalog of the configured exchange, its schema brought up to date.
 
     The exchange must be decided (`Config.with_exchange`). Where there is no catalog yet, it is made, or with
-    `create=False` refused with a DataFolderError; so is a folder whose journal is of a catalog that is lost, for a
-    new one would give its stream ids to other symbols.
+    `create=False` refused with a StoreError; so is one of another exchange, and one that the journal in the data
+    folder is not of: it would give its stream ids to other symbols.
     """
     if config.exchange.name == "auto":
         raise ConfigError("exchange.name is auto: a catalog is that of one exchange, name binance or sim")
     folder = config.data.of(config.exchange.name)
+    if config.database.mysql.host:
+        database = mysql_database(config.database.mysql)
+    else:
+        database = sqlite_database(_file(folder, create=create))
+    try:
+        if database.mysql is not None and not create and is_empty(database):
+            raise CatalogError(
+                f"There is no catalog in the database {database.place} yet: `tradeback symbols sync` makes it"
+            )
+        bring_up_to_date(database)
+        recognize(database, config.exchange.name, folder, create=create)
+    except BaseException:
+        database.close()
+        raise
+    return SqlCatalog(database)
+
+
+def noted_exchange(config: Config) -> Literal["binance", "sim"]:
+    """Of which exchange the configured MySQL database is. CatalogError where there is no catalog in it yet, or it was
+    never opened for an exchange."""
+    with closing(mysql_database(config.database.mysql)) as database:
+        exchange = None if is_empty(database) else exchange_of(database)
+    if exchange == "binance":
+        return "binance"
+    if exchange == "sim":
+        return "sim"
+    raise CatalogError(
+        f"The database {database.place} does not tell of which exchange it is ({exchange}): choose with "
+        "TRADEBACK_EXCHANGE, binance or sim"
+    )
+
+
+def _file(folder: Path, *, create: bool) -> Path:
+    """Where the catalog is in a data folder, which is made. DataFolderError where it may not be made there."""
     path = folder / CATALOG_FILE
     if create:
         try:
@@ -173,48 +211,12 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
             ) from error
     elif not path.exists():
         raise DataFolderError(f"There is no catalog at {path} yet: `tradeback symbols sync` makes it")
-    if not (path.exists() and path.stat().st_size) and any((folder / JOURNAL_FOLDER).glob("*.segment")):
+    if not (path.exists() and path.stat().st_size) and has_journal(folder):
         raise DataFolderError(
             f"The catalog {path} is gone, and only it knows which symbols the journal beside it is of: restore it "
             "from a copy, or name another data folder with DATA_DIR"
         )
-    engine = sqlite_engine(path)
-    try:
-        with plain_errors(path):
-            _migrate(engine, str(path))
-    except BaseException:
-        engine.dispose()
-        raise
-    return SqlCatalog(engine, str(path))
-
-
-def _migrate(engine: Engine, place: str) -> None:
-    """Bring the schema to SCHEMA_VERSION. Alembic is imported only where there is something to do."""
-    with engine.connect() as connection:
-        if _schema_version(connection, place) == SCHEMA_VERSION:
-            return
-    from tradeback.store.migrations import upgrade
-
-    # Another process may be at the same file: whoever comes second waits here, and finds it done.
-    with engine.connect().execution_options(begin="IMMEDIATE") as connection, connection.begin():
-        if _schema_version(connection, place) != SCHEMA_VERSION:
-            upgrade(connection)
-
-
-def _schema_version(connection: Connection, place: str) -> str | None:
-    """The newest migration that was run; None in an empty database. DataFolderError in a foreign one."""
-    tables = inspect(connection).get_table_names()
-    if not tables:
-        return None
-    version = None
-    if "alembic_version" in tables:
-        version = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-    if version is None or version > SCHEMA_VERSION or "symbolsmap" not in tables:
-        raise DataFolderError(
-            f"The database {place} is no catalog of this version (its schema: {version or 'foreign'}, ours: "
-            f"{SCHEMA_VERSION}): run the version that made it, or name another data folder with DATA_DIR"
-        )
-    return str(version)
+    return path
 
 
 def _storable(info: SymbolInfo) -> SymbolInfo:
@@ -248,11 +250,12 @@ def _read(connection: Connection, *conditions: ColumnElement[bool]) -> list[Symb
 
 
 def _insert(connection: Connection, infos: list[SymbolInfo], last_id: int) -> int:
-    if infos:
-        rows = [_row(info) | {"stream_id": last_id + n} for n, info in enumerate(infos, 1)]
-        connection.execute(insert(symbolsmap), rows)
-        connection.execute(update(stream_id_mark).values(last_stream_id=last_id + len(infos)))
-    return len(infos)
+    rows = [_row(info) | {"stream_id": last_id + n} for n, info in enumerate(infos, 1)]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        connection.execute(insert(symbolsmap), rows[start : start + ROWS_AT_ONCE])
+    if rows:
+        connection.execute(update(stream_id_mark).values(last_stream_id=last_id + len(rows)))
+    return len(rows)
 
 
 def _update(connection: Connection, infos: list[SymbolInfo]) -> None:
@@ -268,13 +271,13 @@ def _update(connection: Connection, infos: list[SymbolInfo]) -> None:
 
 
 def _deactivate(connection: Connection, names: list[str]) -> None:
-    if names:
+    for start in range(0, len(names), ROWS_AT_ONCE):
         statement = (
             update(symbolsmap)
-            .where(symbolsmap.c.symbol == bindparam("name"))
+            .where(symbolsmap.c.symbol.in_(names[start : start + ROWS_AT_ONCE]))
             .values(is_active=False, updated_at=func.current_timestamp())
         )
-        connection.execute(statement, [{"name": name} for name in names])
+        connection.execute(statement)
 
 
 def _row(info: SymbolInfo) -> dict[str, Any]:

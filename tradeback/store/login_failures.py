@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from tradeback.store.catalog import metadata
+from tradeback.store.schema import metadata
 
 # Failed logins: so many are free, then each wait is twice the one before. An address may be that of many people.
 FREE_FAILURES_OF_USER = 3

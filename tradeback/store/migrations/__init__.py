@@ -1,6 +1,8 @@
 """The schema of the catalog and its history. `versions/` has one file a change, in the order of their names.
 
-A version that was published is never edited: a change is a new file, and in the tables of `catalog.py`.
+The change of a version that was published is never edited: another change is a new file, and in the tables of
+`catalog.py` or `accounts.py`. Each runs on SQLite, MySQL and MariaDB alike (`steps.py`), says what taking it back would
+lose, and takes it back.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 
@@ -20,6 +23,12 @@ def alembic_config(connection: Connection | None = None) -> AlembicConfig:
     return config
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, version: str = "head") -> None:
     """Run what is missing, inside the connection's transaction."""
-    command.upgrade(alembic_config(connection), "head")
+    command.upgrade(alembic_config(connection), version)
+
+
+def versions() -> list[str]:
+    """All of them, the oldest first."""
+    found = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return [script.revision for script in found][::-1]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 from sqlalchemy.dialects import mysql
+
+from tradeback.store.migrations import steps
 
 revision = "0001_symbolsmap"
 down_revision = None
 
 
 def upgrade() -> None:
-    on_sqlite = op.get_bind().dialect.name == "sqlite"
     # SQLite would make a float of a DECIMAL.
-    amount = sa.String(21) if on_sqlite else sa.Numeric(20, 8)
-    now = sa.text("CURRENT_TIMESTAMP")
-    touched = now if on_sqlite else sa.text("CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP")
-    op.create_table(
+    amount = sa.String(21) if steps.on_sqlite() else sa.Numeric(20, 8)
+    steps.create_table(
         "symbolsmap",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("symbol", sa.String(50), nullable=False, unique=True),
@@ -29,8 +27,8 @@ def upgrade() -> None:
         sa.Column("max_quantity", amount),
         sa.Column("step_size", amount),
         sa.Column("min_notional", amount),
-        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=now),
-        sa.Column("updated_at", sa.TIMESTAMP, nullable=True, server_default=touched),
+        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=steps.now()),
+        sa.Column("updated_at", sa.TIMESTAMP, nullable=True, server_default=steps.now(touched=True)),
         sa.Column(
             "stream_id",
             sa.SmallInteger().with_variant(mysql.SMALLINT(unsigned=True), "mysql", "mariadb"),
@@ -40,9 +38,20 @@ def upgrade() -> None:
         sa.CheckConstraint("stream_id BETWEEN 1 AND 65535", name="stream_id_range"),
         sqlite_autoincrement=True,
     )
-    mark = op.create_table(
+    mark = steps.create_table(
         "stream_id_mark",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("last_stream_id", sa.Integer, nullable=False),
     )
-    op.bulk_insert(mark, [{"id": 1, "last_stream_id": 0}])
+    steps.insert_first(mark, {"id": 1, "last_stream_id": 0})
+
+
+def loses() -> str:
+    """What a downgrade would lose, in words; empty: nothing."""
+    symbols = steps.count("symbolsmap")
+    return f"{symbols:,} symbols with their stream ids, by which all else is stored" if symbols else ""
+
+
+def downgrade() -> None:
+    steps.drop_table("stream_id_mark")
+    steps.drop_table("symbolsmap")

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from tradeback.store.migrations import steps
 
 revision = "0002_accounts"
 down_revision = "0001_symbolsmap"
 
 
 def upgrade() -> None:
-    now = sa.text("CURRENT_TIMESTAMP")
-    op.create_table(
+    steps.create_table(
         "users",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("username", sa.String(64), nullable=False, unique=True),
         sa.Column("password_hash", sa.String(255), nullable=False),
         sa.Column("is_active", sa.Boolean, nullable=False, server_default=sa.true()),
         sa.Column("symbol_patterns", sa.Text, nullable=False),
-        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=now),
+        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=steps.now()),
         sqlite_autoincrement=True,
     )
-    op.create_table(
+    steps.create_table(
         "market_watch",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("session_id", sa.String(255), nullable=False),
         sa.Column("user_id", sa.Integer, index=True),
         sa.Column("symbol", sa.String(50), nullable=False),
         sa.Column("display_order", sa.Integer, server_default=sa.text("0")),
-        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=now),
+        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=steps.now()),
         sa.UniqueConstraint("session_id", "symbol", name="unique_session_symbol"),
     )
-    op.create_table(
+    steps.create_table(
         "user_sessions",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("session_token", sa.String(255), nullable=False, unique=True),
@@ -39,20 +39,34 @@ def upgrade() -> None:
         sa.Column("ip_address", sa.String(45)),
         sa.Column("user_agent", sa.Text),
         sa.Column("is_active", sa.Boolean, server_default=sa.true()),
-        # Not touched by the database: it would differ between SQLite and MySQL.
-        sa.Column("last_activity", sa.TIMESTAMP, nullable=True, server_default=now),
-        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=now),
+        sa.Column("last_activity", sa.TIMESTAMP, nullable=True, server_default=steps.now(touched=True)),
+        sa.Column("created_at", sa.TIMESTAMP, nullable=True, server_default=steps.now()),
         sa.Column("expires_at", sa.TIMESTAMP, nullable=True, index=True),
     )
-    op.create_table(
+    steps.create_table(
         "login_failures",
         sa.Column("subject", sa.String(64), primary_key=True),
         sa.Column("failures", sa.Integer, nullable=False),
         sa.Column("failed_at", sa.BigInteger, nullable=False),
     )
-    mark = op.create_table(
+    mark = steps.create_table(
         "accounts_mark",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("version", sa.BigInteger, nullable=False),
     )
-    op.bulk_insert(mark, [{"id": 1, "version": 0}])
+    steps.insert_first(mark, {"id": 1, "version": 0})
+
+
+def loses() -> str:
+    """What a downgrade would lose, in words; empty: nothing."""
+    users = steps.count("users")
+    sessions = steps.count("user_sessions", where="WHERE is_active = 1")
+    watched = steps.count("market_watch")
+    if users or sessions or watched:
+        return f"{users:,} users with {sessions:,} sessions and {watched:,} symbols of watchlists"
+    return ""
+
+
+def downgrade() -> None:
+    for table in ("accounts_mark", "login_failures", "user_sessions", "market_watch", "users"):
+        steps.drop_table(table)

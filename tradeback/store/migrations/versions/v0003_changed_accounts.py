@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from tradeback.store.migrations import steps
 
 revision = "0003_changed_accounts"
 down_revision = "0002_accounts"
@@ -11,5 +12,13 @@ down_revision = "0002_accounts"
 
 def upgrade() -> None:
     column = sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0"))
-    op.add_column("users", column)
-    op.create_index("ix_users_version", "users", ["version"])
+    steps.add_column("users", column, index="ix_users_version")
+
+
+def loses() -> str:
+    """Nothing that is not made anew: who follows the accounts reads them all once more."""
+    return ""
+
+
+def downgrade() -> None:
+    steps.drop_column("users", "version", index="ix_users_version")
