@@ -7,12 +7,13 @@ WEB    := tradeback/web
 APT    := git python3-venv python3-dev gcc make
 FUZZ_APT := clang libclang-rt-14-dev
 FUZZ_SECONDS ?= 600
+SERVICES_TESTS ?= tests/e2e
 SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" "^from tradeback._fast" tests/unit tests/property tests/playback)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run build test chaos check bench fuzz sanitize clean help
+.PHONY: run build test services chaos check bench fuzz sanitize clean help
 
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
@@ -21,6 +22,9 @@ build: $(VENV)/.built $(WEB)/dist/index.html  ## make .venv, install, compile; l
 
 test: build  ## run the tests
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+services: build  ## run the end-to-end tests on the real services in place of the embedded stores
+	TRADEBACK_EXCHANGE=sim TRADEBACK_TEST_SERVICES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(SERVICES_TESTS)
 
 chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos

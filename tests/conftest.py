@@ -16,6 +16,7 @@ from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
+from tests.servers.services import ASKED_FOR, close_services, missing
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -24,6 +25,27 @@ def pytest_configure() -> None:
     """Children must end by SIGINT: started in the background, this process ignores it, and so would they."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str | None:
+    if not ASKED_FOR:
+        return None
+    without = "; ".join(f"no {each.PROGRAM}, embedded in its place: {each.HOW_TO_GET}" for each in missing())
+    return f"stores of the end-to-end tests: real services; {without or 'all of them'}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is about the embedded files themselves has nothing to say about the services."""
+    for item in items:
+        marker = item.get_closest_marker("embedded")
+        if ASKED_FOR and marker is not None:
+            item.add_marker(pytest.mark.skip(reason=f"embedded stores only: {marker.args[0]}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _services() -> Iterator[None]:
+    yield
+    close_services()
 
 
 @pytest.fixture(scope="session")

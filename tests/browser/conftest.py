@@ -22,7 +22,7 @@ from playwright.sync_api import (
 
 from tests.conftest import CHECKOUT
 from tests.e2e.running import Up
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.page import DIST
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import SqlAccounts, open_accounts
@@ -88,7 +88,7 @@ def site(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Si
         login = re.fullmatch(r"Log in as (\S+) with the password (\S+)", sentence)
         assert login is not None, sentence
         up.await_subscribed(5)
-        with closing(open_accounts(sqlite_config(folder))) as accounts:
+        with closing(open_accounts(config_of(folder))) as accounts:
             yield Site(up, address, (login[1], login[2]), accounts)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.api import Answer, ApiProcess
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.model import SymbolInfo
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import SqlAccounts, open_accounts
@@ -68,7 +68,7 @@ class Accounts:
 
 def make_catalog(folder: Path, symbols: tuple[str, ...] = SYMBOLS) -> None:
     """The catalog of a simulated exchange with these symbols, all active."""
-    with closing(open_catalog(sqlite_config(folder))) as catalog:
+    with closing(open_catalog(config_of(folder))) as catalog:
         catalog.sync_symbols([SymbolInfo(name, name[:3], name[3:], True, 2, 4) for name in symbols])
 
 
@@ -77,7 +77,7 @@ def accounts_api(folder: Path, symbols: tuple[str, ...] = SYMBOLS, **environment
     """All of it, ended with the block."""
     make_catalog(folder, symbols)
     with (
-        closing(open_accounts(sqlite_config(folder))) as store,
+        closing(open_accounts(config_of(folder))) as store,
         # Tests ask more in a minute than anybody; what slows logins is another matter.
         ApiProcess(folder, **{"LIMIT_AUTH": "off", **environment}) as api,
     ):

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.e2e.running import SimProcess
-from tradeback.config import Config
+from tests.servers.services import config_of, settings_of
 from tradeback.errors import DataFolderError
 from tradeback.model import MINUTE_NS, Bar
 from tradeback.store.base import BackfillJob
@@ -27,7 +27,7 @@ def backfill(folder: Path, sim: SimProcess, *arguments: str) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TRADEBACK_EXCHANGE": "sim", "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint},
+        env={**os.environ, **settings_of(folder), "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint},
     )
 
 
@@ -38,7 +38,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 
 def stored(folder: Path) -> tuple[list[BackfillJob], dict[str, list[Bar]]]:
-    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+    config = config_of(folder)
     catalog, history = open_catalog(config, create=False), open_history(config, write=False)
     try:
         names = {symbol.stream_id: symbol.name for symbol in catalog.symbols()}
@@ -56,7 +56,7 @@ def pages_done(folder: Path) -> int:
     """How far the jobs are together, in minutes; 0 while there is no history."""
     if not (folder / "sim" / HISTORY_FILE).exists():
         return 0
-    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+    config = config_of(folder)
     try:
         with closing(open_history(config, write=False)) as history:
             return sum(job.done_to - job.start for job in history.jobs()) // MINUTE_NS

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.servers.services import settings_of
+
 STOP_TIMEOUT = 40.0
 # Nobody is spared here by waiting, and of the past the first day of a symbol is enough.
 SIM_EXCHANGE = {
@@ -78,7 +80,7 @@ class ReadyChild(Child):
                 [sys.executable, "-m", "tradeback", command, f"--ready-fd={writer}", *arguments],
                 stderr=log,
                 pass_fds=(writer,),
-                env={**os.environ, **SIM_EXCHANGE, "DATA_DIR": str(folder), **environment},
+                env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **environment},
             )
         os.close(writer)
         with os.fdopen(reader) as pipe:

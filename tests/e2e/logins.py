@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tradeback.config import Config
+from tests.servers.services import config_of
 from tradeback.model import EVERY_SYMBOL, Session, User
 from tradeback.store.accounts import SqlAccounts, open_accounts
 from tradeback.tokens import check_token, load_secret, new_token
@@ -15,7 +15,7 @@ class Logins:
     """The accounts of the simulated exchange in `folder`, opened by a process that is none of the server's."""
 
     def __init__(self, folder: Path) -> None:
-        config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+        config = config_of(folder)
         self.accounts: SqlAccounts = open_accounts(config)
         self.secret = load_secret(folder / "sim", "")
 

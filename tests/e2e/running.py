@@ -19,8 +19,8 @@ from typing import IO, Any, Self
 
 from bench.build import program
 from tests.e2e.child import SIM_EXCHANGE, Child, ReadyChild
+from tests.servers.services import config_of, settings_of
 from tradeback._fast.journal import JournalCursor
-from tradeback.config import Config
 from tradeback.recorder.sinks import journal_end
 from tradeback.store.catalog import open_catalog
 
@@ -53,7 +53,7 @@ class Up(Child):
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, **SIM_EXCHANGE, **environment},
+            env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **environment},
         )
 
     @property
@@ -258,8 +258,7 @@ def pause_and_drain(rest: str) -> None:
 
 def stream_ids(folder: Path) -> dict[str, int]:
     """The catalog's stream id of each symbol, for a data folder of the simulated exchange."""
-    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
-    catalog = open_catalog(config, create=False)
+    catalog = open_catalog(config_of(folder), create=False)
     try:
         return {symbol.name: symbol.stream_id for symbol in catalog.symbols()}
     finally:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.api import SYMBOL, ApiProcess, Running, all_running
 from tests.e2e.running import pause_and_drain, stream_ids, trade_and_drain
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.store.histories import open_history
 
 
@@ -217,17 +217,19 @@ def test_health(running: Running) -> None:
 
 
 def test_metrics(running: Running) -> None:
-    text = running.api.ask("/api/v1/metrics").body.decode()
+    def metrics() -> str:
+        return running.api.ask("/api/v1/metrics").body.decode()
+
+    # The volumes of the day wait for the exchange's klines.
+    deadline = time.monotonic() + 60
+    while not re.search(r"^tradeback_recorder_day_volumes_total [1-9]", text := metrics(), re.M):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
     assert 'tradeback_up{process="server"} 1.0' in text
     assert re.search(r"^tradeback_server_\w+_total [1-9]", text, re.M)
     assert re.search(r"^tradeback_server_\w+_seconds_bucket", text, re.M)
     # The recorder fetched the trades of the minute in which symbols began.
-    for name in (
-        "repair_steps_total",
-        "repair_trades_given_up_total",
-        "rest_weight_limit",
-        "day_volumes_total",
-    ):
+    for name in ("repair_steps_total", "repair_trades_given_up_total", "rest_weight_limit"):
         assert re.search(rf"^tradeback_recorder_{name} [1-9]", text, re.M), name
     assert 'tradeback_api_requests_total{method="GET",route="/api/v1/symbols",status="200"}' in text
     seconds = "tradeback_api_request_seconds"
@@ -272,6 +274,7 @@ def test_what_is_missing_or_torn_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "api.log").read_text()
 
 
+@pytest.mark.embedded("its file is moved away")
 def test_a_history_that_goes_and_comes_again(running: Running) -> None:
     history = running.folder / "sim" / "history.sqlite"
     kept = history.with_name("kept.sqlite")
@@ -288,6 +291,7 @@ def test_a_history_that_goes_and_comes_again(running: Running) -> None:
     assert running.api.get(path)["bars"]
 
 
+@pytest.mark.embedded("its file is torn")
 def test_a_torn_history_is_named(running: Running, tmp_path: Path) -> None:
     folder = tmp_path / "sim"
     folder.mkdir()
@@ -299,5 +303,5 @@ def test_a_torn_history_is_named(running: Running, tmp_path: Path) -> None:
         answer = api.ask(path)
         assert (answer.status, answer.json["error"]["component"]) == (503, "history")
         history.unlink()
-        open_history(sqlite_config(tmp_path), write=True).close()
+        open_history(config_of(tmp_path), write=True).close()
         assert api.get(path)["bars"] == []

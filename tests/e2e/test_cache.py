@@ -34,6 +34,7 @@ def environment(server: RedisServer, **settings: str) -> dict[str, str]:
     return {
         "EXCHANGE_SYMBOLS": ",".join(SYMBOLS),
         "REDIS_ADDR": server.addr,
+        "REDIS_DB": "0",
         "REDIS_TIMEOUT": "300ms",
         **settings,
     }

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.accounts import Accounts, accounts_api
 from tests.e2e.api import Answer
 from tests.e2e.running import stream_ids
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.model import Bar, SymbolInfo
 from tradeback.store.base import History
 from tradeback.store.catalog import open_catalog
@@ -44,7 +44,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     folder = tmp_path_factory.mktemp("caching")
     with (
         accounts_api(folder) as there,
-        closing(open_history(sqlite_config(folder), write=True)) as history,
+        closing(open_history(config_of(folder), write=True)) as history,
     ):
         yield Stored(there, history, stream_ids(folder)[SYMBOL])
 
@@ -145,7 +145,7 @@ def test_errors_are_never_kept(stored: Stored) -> None:
 def test_a_new_symbol_changes_the_tag_of_the_list(stored: Stored) -> None:
     before = stored.ask("/api/v1/symbols")
     found = stored.ask("/api/v1/symbols?q=USDT")
-    with closing(open_catalog(sqlite_config(stored.there.folder))) as catalog:
+    with closing(open_catalog(config_of(stored.there.folder))) as catalog:
         catalog.sync_symbols([SymbolInfo("NEWUSDT", "NEW", "USDT", True, 2, 4)])
     deadline = time.monotonic() + 30
     while stored.ask("/api/v1/symbols", If_None_Match=before.headers["etag"]).status == 304:

@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.accounts import cookie_of
 from tests.e2e.api import Answer, ask
 from tests.e2e.running import Up
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of, settings_of
 from tradeback.commands.demo import (
     cookie_notice,
     demo_login,
@@ -71,7 +71,7 @@ def test_up_prints_one_address_and_a_login_that_works_at_the_next_start_too(tmp_
 
 
 def test_a_password_that_is_lost_read_by_others_or_changed_is_set_anew(tmp_path: Path) -> None:
-    config = sqlite_config(tmp_path)
+    config = config_of(tmp_path)
     file = tmp_path / "sim" / "demo.password"
     password = password_of(demo_login(config))
     assert password_of(demo_login(config)) == password
@@ -98,14 +98,14 @@ def tradeback_passwd(folder: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "tradeback", "user", "passwd", "demo", "--password-stdin"],
         input=b"of my own choice\n",
-        env={"DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim"},
+        env=settings_of(folder),
         check=True,
         timeout=60,
     )
 
 
 def test_a_disabled_demo_stays_disabled(tmp_path: Path) -> None:
-    config = sqlite_config(tmp_path)
+    config = config_of(tmp_path)
     password = password_of(demo_login(config))
     with closing(open_accounts(config)) as accounts:
         found = accounts.user("demo")
@@ -116,7 +116,7 @@ def test_a_disabled_demo_stays_disabled(tmp_path: Path) -> None:
 
 
 def test_where_there_are_users_no_demo_is_made(tmp_path: Path) -> None:
-    config = sqlite_config(tmp_path)
+    config = config_of(tmp_path)
     with closing(open_accounts(config)) as accounts:
         accounts.add_user("alice", hash_password("correct horse"))
     assert demo_login(config) == "Log in as one of your users: tradeback user list"
@@ -128,7 +128,7 @@ def test_where_there_are_users_no_demo_is_made(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "sim" / "demo.password").mkdir(parents=True)
     with pytest.raises(DataFolderError, match="tradeback user disable demo"):
-        demo_login(sqlite_config(tmp_path))
+        demo_login(config_of(tmp_path))
 
 
 def test_addresses_to_open() -> None:

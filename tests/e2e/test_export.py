@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -22,7 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import CHECKOUT
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of, settings_of
 from tradeback._fast.record import FLAGS
 from tradeback.cli import main
 from tradeback.commands.export import BARS, TRADES
@@ -53,7 +54,7 @@ MANY = 600_000
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A data folder with a catalog and an empty history."""
-    config = sqlite_config(tmp_path)
+    config = config_of(tmp_path)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([SymbolInfo(SYMBOL, "A", "USDT", True, 2, 3)])
     open_history(config, write=True).close()
@@ -68,7 +69,7 @@ def tick(number: int, at: int) -> Tick:
 
 
 def write_ticks(folder: Path, ticks: list[Tick]) -> None:
-    with closing(open_history(sqlite_config(folder), write=True)) as history:
+    with closing(open_history(config_of(folder), write=True)) as history:
         history.write(HistoryBatch(ticks=ticks))
 
 
@@ -92,14 +93,13 @@ def told_bar(bar: Bar) -> dict[str, Any]:
 
 
 def export(folder: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(
-        main, ["export", *arguments, "--data-dir", str(folder), "--exchange", "sim"], catch_exceptions=False
-    )
+    return CliRunner().invoke(main, ["export", *arguments], catch_exceptions=False, env=settings_of(folder))
 
 
 def program(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    given = ["export", *arguments, "--data-dir", str(folder), "--exchange", "sim"]
-    return subprocess.Popen([sys.executable, "-m", "tradeback", *given], stderr=subprocess.PIPE, **options)
+    command = [sys.executable, "-m", "tradeback", "export", *arguments]
+    environ = {**os.environ, **settings_of(folder)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environ, **options)
 
 
 def parse_time(text: str) -> int:
@@ -184,7 +184,7 @@ def test_bars_come_back_as_they_were_stored(folder: Path, form: str, resolution:
         Bar(T0 + n * 7 * MINUTE, 1.5 + n, 2.5 + n, 0.5, 1e-07 + n, NUMBERS[n % len(NUMBERS)], n + 1)
         for n in range(600)
     ]
-    with closing(open_history(sqlite_config(folder), write=True)) as history:
+    with closing(open_history(config_of(folder), write=True)) as history:
         history.write_bars(STREAM_ID, "1m", minutes)
         stored = history.bars(STREAM_ID, resolution, 0, 2**62)
     expected = with_times([told_bar(bar) for bar in stored], form)
@@ -232,7 +232,7 @@ def test_what_cannot_be_is_a_sentence(folder: Path, arguments: list[str], code: 
 def test_a_folder_without_a_history_is_a_sentence(tmp_path: Path) -> None:
     done = export(tmp_path, "trades", SYMBOL)
     assert (done.exit_code, "There is no catalog at" in done.stderr) == (1, True)
-    with closing(open_catalog(sqlite_config(tmp_path))) as catalog:
+    with closing(open_catalog(config_of(tmp_path))) as catalog:
         catalog.sync_symbols([SymbolInfo(SYMBOL, "A", "USDT", True, 2, 3)])
     done = export(tmp_path, "trades", SYMBOL)
     assert (done.exit_code, "There is no history at" in done.stderr) == (1, True)
@@ -244,8 +244,9 @@ def test_without_pyarrow_the_way_to_it_is_told(folder: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-c", code, "export", "trades", SYMBOL, "--format", "parquet"),
-            *("--output", str(path), "--data-dir", str(folder), "--exchange", "sim"),
+            *("--output", str(path)),
         ],
+        env={**os.environ, **settings_of(folder)},
         capture_output=True,
         text=True,
         timeout=60,
@@ -261,7 +262,7 @@ def test_without_pyarrow_the_way_to_it_is_told(folder: Path) -> None:
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with MANY trades."""
     folder = tmp_path_factory.mktemp("many")
-    config = sqlite_config(folder)
+    config = config_of(folder)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([SymbolInfo(SYMBOL, "A", "USDT", True, 2, 3)])
     open_history(config, write=True).close()
@@ -331,8 +332,8 @@ def test_memory_does_not_grow_with_the_range(many: Path, tmp_path: Path, form: s
                     SYMBOL,
                 ),
                 *("--format", form, "--to", end, "--output", str(path)),
-                *("--data-dir", str(many), "--exchange", "sim"),
             ],
+            env={**os.environ, **settings_of(many)},
             capture_output=True,
             text=True,
             timeout=100,
@@ -351,7 +352,7 @@ def test_beside_a_recorder_it_reads_a_prefix_of_what_is_written(folder: Path) ->
 
     def write() -> None:
         nonlocal written
-        with closing(open_history(sqlite_config(folder), write=True)) as history:
+        with closing(open_history(config_of(folder), write=True)) as history:
             for first in range(1, batch * batches * exports, batch):
                 allowed.acquire()
                 history.write(HistoryBatch(ticks=[tick(n, T0 + n) for n in range(first, first + batch)]))

@@ -25,6 +25,7 @@ SECRETS = {
     "REDIS_PASSWORD": SECRET,
 }
 AWAIT_S = 60
+EMBEDDED = pytest.mark.embedded("its file is moved away")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ def test_an_exchange_gone_silent(there: There) -> None:
 
 @pytest.mark.parametrize(
     ("name", "component"),
-    [("catalog.sqlite", "catalog"), ("history.sqlite", "history"), ("table", "prices")],
+    [
+        pytest.param("catalog.sqlite", "catalog", marks=EMBEDDED),
+        pytest.param("history.sqlite", "history", marks=EMBEDDED),
+        ("table", "prices"),
+    ],
 )
 def test_a_file_that_goes_and_comes_again(there: There, name: str, component: str) -> None:
     file = there.file(name)

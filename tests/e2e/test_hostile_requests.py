@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from tests.e2e.api import ANSWER_S, SYMBOL, ApiProcess
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.gunicorn_conf import CONNECTIONS, THREADS
 from tradeback.api.openapi.document import document
 from tradeback.model import MINUTE_NS, Bar, SymbolInfo
@@ -41,7 +41,7 @@ PATIENT = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with symbols, a user's tables and bars, as server and recorder leave it."""
     folder = tmp_path_factory.mktemp("hostile")
-    config = sqlite_config(folder)
+    config = config_of(folder)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([SymbolInfo(SYMBOL, "BTC", "USDT", True, 2, 5)])
         stream_id = catalog.symbols()[0].stream_id

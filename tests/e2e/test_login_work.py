@@ -15,7 +15,7 @@ from falcon.testing import TestClient
 from sqlalchemy import event
 
 from tests.e2e.accounts import PASSWORD, make_catalog
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.app import create_app
 from tradeback.api.auth import LOGINS_AT_ONCE
 from tradeback.api.stores import Store
@@ -40,7 +40,7 @@ class Between(SqlAccounts):
 @pytest.fixture
 def accounts(tmp_path: Path) -> Iterator[Between]:
     make_catalog(tmp_path)
-    with closing(open_accounts(sqlite_config(tmp_path))) as opened:
+    with closing(open_accounts(config_of(tmp_path))) as opened:
         accounts = Between(opened)
         accounts.add_user("alice", hash_password(PASSWORD))
         accounts.set_active(accounts.add_user("bob", hash_password(PASSWORD)).id, False)
@@ -49,7 +49,7 @@ def accounts(tmp_path: Path) -> Iterator[Between]:
 
 @pytest.fixture
 def client(accounts: Between, tmp_path: Path) -> Iterator[TestClient]:
-    config = sqlite_config(tmp_path)
+    config = config_of(tmp_path)
     stores = stores_of(config)
     stores = replace(stores, accounts=Store("accounts", stores.accounts.path, lambda: accounts))
     with closing(stores):

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.accounts import PASSWORD, Accounts, accounts_api, cookie_of
 from tests.e2e.api import Answer
 from tests.e2e.fake_clock import FakeClock
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.config import Config
 from tradeback.store.login_failures import (
     FREE_FAILURES_OF_ADDRESS,
@@ -209,8 +209,8 @@ def test_forged_tokens(there: Accounts) -> None:
     assert there.let_in(token)
     last = "A" if token[-1] != "A" else "B"
     other_secret = new_token(b"another secret, another secret.", DAY)
-    unknown = new_token(key_of(sqlite_config(there.folder)), DAY)  # ours, and no login ever
-    expired = new_token(key_of(sqlite_config(there.folder)), 0, now=time.time() - 1)
+    unknown = new_token(key_of(config_of(there.folder)), DAY)  # ours, and no login ever
+    expired = new_token(key_of(config_of(there.folder)), 0, now=time.time() - 1)
     for forged in (
         token[:-1] + last,
         token.swapcase(),
@@ -509,7 +509,7 @@ def test_a_shorter_lifetime_holds_for_sessions_that_began_before(tmp_path: Path)
 
 
 def test_a_secret_that_others_can_read_is_a_sentence(tmp_path: Path) -> None:
-    key_of(sqlite_config(tmp_path))
+    key_of(config_of(tmp_path))
     (tmp_path / "sim" / "session.secret").chmod(0o644)
     with pytest.raises(AssertionError, match="can be read or changed by others"), accounts_api(tmp_path):
         pass

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.e2e.api import SYMBOL, Answer, Running, all_running
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.app import create_app
 from tradeback.api.openapi.document import document
 from tradeback.commands.api import stores_of
@@ -34,7 +34,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 def test_every_route_is_described_and_nothing_else(tmp_path: Path) -> None:
-    app = create_app(sqlite_config(tmp_path), stores_of(sqlite_config(tmp_path)), b"secret")
+    app = create_app(config_of(tmp_path), stores_of(config_of(tmp_path)), b"secret")
     for path in PATHS:
         assert app._router.find(path.replace("{symbol}", "X")) is not None, path
     described = {path.replace("{symbol}", "*") for path in PATHS}
@@ -89,7 +89,7 @@ def requests(draw: st.DrawFn) -> tuple[str, str, str, bytes | None]:
 
 @pytest.fixture(scope="module")
 def token(running: Running) -> str:
-    with closing(open_accounts(sqlite_config(running.folder))) as accounts:
+    with closing(open_accounts(config_of(running.folder))) as accounts:
         accounts.add_user("alice", hash_password("correct horse"))
     login = b'{"username":"alice","password":"correct horse"}'
     answer = running.api.ask("/api/v1/auth/login", "POST", login, Content_Type="application/json")

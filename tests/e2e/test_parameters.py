@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.accounts import Accounts, accounts_api
 from tests.e2e.api import Answer
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.openapi.document import document
 from tradeback.store.histories import open_history
 
@@ -84,7 +84,7 @@ STRICT = sorted(
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
     folder = tmp_path_factory.mktemp("parameters")
-    open_history(sqlite_config(folder), write=True).close()
+    open_history(config_of(folder), write=True).close()
     with accounts_api(folder) as there:
         yield there
 

@@ -32,8 +32,8 @@ from tests.e2e.running import (
     stream_ids,
     trade_and_drain,
 )
+from tests.servers.services import config_of, settings_of
 from tradeback._fast.record import FLAGS
-from tradeback.config import Config
 from tradeback.model import RESOLUTIONS, Tick
 from tradeback.store.histories import open_history
 from tradeback.store.history_sqlite import SqliteHistory
@@ -45,7 +45,7 @@ FOR_EVER = 2**63 - 1
 
 @contextlib.contextmanager
 def opened_history(folder: Path) -> Iterator[SqliteHistory]:
-    config = Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})
+    config = config_of(folder)
     history = open_history(config, write=False)
     try:
         yield history
@@ -146,7 +146,8 @@ def test_a_second_recorder_is_refused(tmp_path: Path) -> None:
     with RecorderProcess(tmp_path, None) as first:
         second = subprocess.run(
             [sys.executable, "-m", "tradeback", "recorder", "--data-dir", str(tmp_path)],
-            capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **SIM_EXCHANGE},
+            capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, **settings_of(tmp_path), **SIM_EXCHANGE},
         )  # fmt: skip
         assert second.returncode == 1
         assert re.search(rf"is being written by process {first.process.pid}: stop that one", second.stderr)

@@ -17,9 +17,9 @@ from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.processes import children_of
 from tests.playback.replaying import run_recorder
 from tests.reference.recordings import EPOCH, line, trade, write_lines
+from tests.servers.services import config_of, settings_of
 from tradeback._fast.journal import JournalWriter
 from tradeback._fast.record import REASONS
-from tradeback.config import Config
 from tradeback.store.catalog import open_catalog
 
 MANY = 60_000
@@ -38,7 +38,7 @@ def whole_up(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
         text=True,
         timeout=100,
         check=False,
-        env={**os.environ, **SIM_EXCHANGE, **environment},
+        env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **environment},
     )
 
 
@@ -70,7 +70,7 @@ def recorder(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "TRADEBACK_EXCHANGE": "sim"},
+        env={**os.environ, **settings_of(folder)},
     )
 
 
@@ -135,7 +135,7 @@ def test_one_that_is_ended_goes_on_when_it_is_started_again(
 
 def new_journal(folder: Path) -> JournalWriter:
     """An empty journal, and the catalog beside it, as a server makes them."""
-    open_catalog(Config.model_validate({"data": {"folder": folder}, "exchange": {"name": "sim"}})).close()
+    open_catalog(config_of(folder)).close()
     return JournalWriter.open(folder / "sim" / "journal", "sim")
 
 
@@ -225,7 +225,7 @@ def test_up_never_says_that_all_is_stored_where_it_is_not(tmp_path: Path, long_r
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, **SIM_EXCHANGE},
+        env={**os.environ, **settings_of(tmp_path), **SIM_EXCHANGE},
     ) as process:
         while process.poll() is None and not has_ticks(tmp_path):
             time.sleep(0.02)

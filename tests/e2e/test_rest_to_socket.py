@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from tests.e2e.hubs import RawClient, run
 from tests.e2e.logins import bearer, cookie
 from tests.e2e.running import SimProcess
 from tests.e2e.test_sessions import UNAUTHORIZED, Running, first_price
+from tests.servers.services import settings_of
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,8 @@ def test_a_token_of_another_user_and_a_disabled_user(both: tuple[Running, Accoun
         assert other.frames == 1
         # By the command, as an operator does it.
         command = [sys.executable, "-m", "tradeback", "user", "disable", bob]
-        folder = ["--data-dir", str(up.folder), "--exchange", "sim"]
-        done = await asyncio.to_thread(subprocess.run, [*command, *folder], capture_output=True, text=True)
+        environ = {**os.environ, **settings_of(up.folder)}
+        done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert await client.closed() == 4401
         for headers in (cookie(his), bearer(his)):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.api import ApiProcess, all_running
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.config import LimitsConfig
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import open_accounts
@@ -91,7 +91,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     folder = tmp_path_factory.mktemp("schemathesis")
     unlimited = {f"LIMIT_{name.upper()}": "off" for name in LimitsConfig.model_fields}
     with all_running(folder) as running, ApiProcess(folder, **unlimited) as api:
-        with closing(open_accounts(sqlite_config(folder))) as accounts:
+        with closing(open_accounts(config_of(folder))) as accounts:
             accounts.add_user("alice", hash_password(PASSWORD))
         symbols = [row["symbol"] for row in running.api.get("/api/v1/symbols")]
         document = folder / "openapi.json"

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of, settings_of
 from tradeback.cli import main
 from tradeback.exchange.rows import symbol_row
 from tradeback.exchange.sim import Sim, SimConfig
@@ -22,7 +22,7 @@ from tradeback.store.catalog import open_catalog
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    return {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim"}
+    return settings_of(tmp_path)
 
 
 def with_sim(config: SimConfig, action: Callable[[str], Result]) -> Result:
@@ -71,7 +71,7 @@ def test_the_recorded_exchange_info_is_taken_over(recordings: Path, tmp_path: Pa
     body = orjson.loads(gzip.decompress((recordings / "exchangeInfo_binance_20210417.json.gz").read_bytes()))
     infos = [symbol_row(row) for row in body["symbols"]]
     assert len(infos) == 1405
-    with closing(open_catalog(sqlite_config(tmp_path))) as catalog:
+    with closing(open_catalog(config_of(tmp_path))) as catalog:
         assert len(catalog.sync_symbols(infos).added) == 1405
         assert catalog.sync_symbols(infos) == SyncResult((), (), ())
         assert [symbol.info for symbol in catalog.symbols()] == infos

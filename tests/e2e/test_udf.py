@@ -14,7 +14,7 @@ from falcon.testing import TestClient
 from tests.e2e.accounts import accounts_api, make_catalog
 from tests.e2e.api import SYMBOL, Running, all_running
 from tests.e2e.running import stream_ids
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.api.app import create_app
 from tradeback.api.stores import Store
 from tradeback.commands.api import stores_of
@@ -32,7 +32,7 @@ BARS = 30
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with all_running(tmp_path_factory.mktemp("udf")) as running:
         stream_id = stream_ids(running.folder)[GIVEN]
-        history = open_history(sqlite_config(running.folder), write=True)
+        history = open_history(config_of(running.folder), write=True)
         try:
             bars = [Bar((START + 60 * n) * 10**9, 1.0 + n, 2.0 + n, 0.5, 1.5, 3.25, 4) for n in range(BARS)]
             history.write_bars(stream_id, "1m", bars)
@@ -213,10 +213,10 @@ def test_pages_of_any_origin_may_read_it_without_a_cookie(
 
 
 def test_a_fault_of_ours_has_the_same_shape(base: str, tmp_path: Path) -> None:
-    stores = stores_of(sqlite_config(tmp_path))
+    stores = stores_of(config_of(tmp_path))
     make_catalog(tmp_path)
     history: Store[History] = Store("history", tmp_path, lambda: 1 // 0)  # type: ignore[arg-type,return-value]
-    app = create_app(sqlite_config(tmp_path), replace(stores, history=history), b"secret")
+    app = create_app(config_of(tmp_path), replace(stores, history=history), b"secret")
     try:
         client = TestClient(app)
         told = client.simulate_get(f"{base}/history", params={"symbol": SYMBOL, "resolution": "1"})
@@ -245,6 +245,10 @@ def test_other_errors_have_the_same_shape(running: Running, base: str) -> None:
     assert (wrong.status, set(wrong.json)) == (405, {"s", "errmsg"})
     assert wrong.headers["content-type"] == "application/json"
     assert running.api.ask(f"{base}/config", "POST", b"x" * 65_537).json["s"] == "error"
+
+
+@pytest.mark.embedded("its file is moved away")
+def test_a_history_that_is_away_is_an_error_of_the_same_shape(running: Running, base: str) -> None:
     history = running.folder / "sim" / "history.sqlite"
     kept = history.with_name("kept.sqlite")
     history.rename(kept)

@@ -20,7 +20,7 @@ from tests.e2e.accounts import accounts_api
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import stream_ids
 from tests.reference.bars import DecimalBar, as_decimals, decimal_fold
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.config import LimitsConfig
 from tradeback.model import Bar
 from tradeback.store.histories import open_history
@@ -70,7 +70,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Known]:
     with accounts_api(folder, **unlimited) as there:
         now = int(time.time())
         stored = minutes(now)
-        with closing(open_history(sqlite_config(folder), write=True)) as history:
+        with closing(open_history(config_of(folder), write=True)) as history:
             history.write_bars(stream_ids(folder)[SYMBOL], "1m", stored)
         given = [
             as_decimals((b.open_time, b.open, b.high, b.low, b.close, b.volume, b.trade_count))

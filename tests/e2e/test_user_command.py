@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of, settings_of
 from tradeback.model import Session
 from tradeback.passwords import password_is
 from tradeback.store.accounts import open_accounts
@@ -21,7 +21,7 @@ COMMAND = [sys.executable, "-m", "tradeback", "user"]
 
 
 def run(folder: Path, *arguments: str, typed: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    environ = {**os.environ, "DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim", "COLUMNS": "120"}
+    environ = {**os.environ, **settings_of(folder), "COLUMNS": "120"}
     return subprocess.run(
         [*COMMAND, *arguments], input=typed, env=environ, capture_output=True, timeout=60, check=False
     )
@@ -32,7 +32,7 @@ def told(done: subprocess.CompletedProcess[bytes]) -> tuple[int, str]:
 
 
 def stored_hash(folder: Path, username: str) -> str:
-    with closing(open_accounts(sqlite_config(folder))) as accounts:
+    with closing(open_accounts(config_of(folder))) as accounts:
         found = accounts.user(username)
     assert found is not None
     return found[1]
@@ -44,7 +44,7 @@ def test_a_users_life(tmp_path: Path) -> None:
     first = stored_hash(tmp_path, "alice")
     assert password_is(first, "correct horse")
 
-    with closing(open_accounts(sqlite_config(tmp_path))) as accounts:
+    with closing(open_accounts(config_of(tmp_path))) as accounts:
         for name in (b"1", b"2"):
             accounts.add_session(Session(name * 32, 1, "::1", "", 0, 2_000_000_000, 0))
     changed = run(tmp_path, "passwd", "ALICE", "--password-stdin", typed=b"battery staple\r\n")
@@ -114,7 +114,7 @@ def test_what_cannot_be_is_told_in_a_sentence(
 @pytest.fixture(scope="module")
 def with_alice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alice")
-    with closing(open_accounts(sqlite_config(folder))) as accounts:
+    with closing(open_accounts(config_of(folder))) as accounts:
         accounts.add_user("alice", "hash")
     return folder
 
@@ -126,7 +126,7 @@ def test_without_a_catalog_there_is_nothing_to_list(tmp_path: Path) -> None:
 
 
 def test_a_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
-    environ = {**os.environ, "DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim"}
+    environ = {**os.environ, **settings_of(tmp_path)}
     # In a process of its own, for this one has threads and may not fork.
     terminal, its_end = pty.openpty()
     process = subprocess.Popen(

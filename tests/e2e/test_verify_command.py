@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of, settings_of
 from tradeback._fast.record import REASONS
 from tradeback.cli import main
 from tradeback.exchange.rest import ExchangeRest
@@ -39,7 +39,7 @@ Change = Callable[[SqliteHistory, int], None]
 
 
 async def fill(sim: Sim, folder: Path, change: Change | None, resolutions: list[str]) -> None:
-    config = sqlite_config(folder)
+    config = config_of(folder)
     async with ExchangeRest(sim.rest_url) as rest:
         with closing(open_catalog(config)) as catalog:
             catalog.sync_symbols(await rest.exchange_info())
@@ -67,8 +67,7 @@ def verified(
         async with Sim(SimConfig(symbols=2, paused=True, seed=3)) as sim:
             await fill(sim, folder, change, resolutions or list(RESOLUTIONS))
             environ = {
-                "DATA_DIR": str(folder),
-                "TRADEBACK_EXCHANGE": "sim",
+                **settings_of(folder),
                 "EXCHANGE_REST_ENDPOINT": sim.rest_url,
                 "COLUMNS": "200",
             }
@@ -86,12 +85,12 @@ def test_a_terminal_is_shown_how_far_it_is(tmp_path: Path) -> None:
             ours, theirs = pty.openpty()
             times = ["--from", str(START // 10**9), "--to", str(END // 10**9)]
             command = ["verify", "BTCUSDT", "--resolution", "1h", "--format", "jsonl", *times]
-            environ = {"DATA_DIR": str(tmp_path), "EXCHANGE_REST_ENDPOINT": sim.rest_url, "TERM": "xterm"}
+            environ = {**settings_of(tmp_path), "EXCHANGE_REST_ENDPOINT": sim.rest_url, "TERM": "xterm"}
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tradeback", *command),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=theirs,
-                env={**os.environ, **environ, "TRADEBACK_EXCHANGE": "sim", "COLUMNS": "120"},
+                env={**os.environ, **environ, "COLUMNS": "120"},
             )
             os.close(theirs)
             told, _ = await process.communicate()
@@ -175,7 +174,7 @@ def test_missing_trades_are_told_and_their_bars_not_compared(tmp_path: Path) -> 
 
 
 def test_retention_and_the_bar_in_progress_are_reasons(tmp_path: Path) -> None:
-    environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim", "HISTORY_KEEP_1M": "2d"}
+    environ = {**settings_of(tmp_path), "HISTORY_KEEP_1M": "2d"}
 
     async def scenario() -> Result:
         async with Sim(SimConfig(symbols=2, paused=True, seed=3)) as sim:
@@ -201,8 +200,7 @@ def test_while_a_recorder_writes_nothing_is_missing(tmp_path: Path) -> None:
     ):
         server.await_subscribed(1)
         environ = {
-            "DATA_DIR": str(tmp_path),
-            "TRADEBACK_EXCHANGE": "sim",
+            **settings_of(tmp_path),
             "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
         }
         deadline = time.monotonic() + 90
@@ -221,7 +219,7 @@ def test_while_a_recorder_writes_nothing_is_missing(tmp_path: Path) -> None:
 
 
 def test_who_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim"}
+    environ = settings_of(tmp_path)
 
     def refused(*arguments: str) -> str:
         result = CliRunner().invoke(main, ["verify", *arguments], env=environ)
@@ -233,7 +231,7 @@ def test_who_is_not_there_is_a_sentence(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with Sim(SimConfig(symbols=2, paused=True)) as sim, ExchangeRest(sim.rest_url) as rest:
-            with closing(open_catalog(sqlite_config(tmp_path))) as catalog:
+            with closing(open_catalog(config_of(tmp_path))) as catalog:
                 catalog.sync_symbols(await rest.exchange_info())
 
     asyncio.run(scenario())

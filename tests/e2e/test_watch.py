@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.hubs import RawClient
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
-from tests.store.conftest import sqlite_config
+from tests.servers.services import config_of
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.store.catalog import open_catalog
 
@@ -109,7 +109,7 @@ def test_a_server_that_hangs_is_waited_for(tmp_path: Path) -> None:
         os.kill(server.process.pid, signal.SIGSTOP)
         sim.get("/sim/list", symbol="NEWUSDT")
         deadline = time.monotonic() + SAFETY
-        with closing(open_catalog(sqlite_config(tmp_path), create=False)) as catalog:
+        with closing(open_catalog(config_of(tmp_path), create=False)) as catalog:
             while catalog.symbol("NEWUSDT") is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

@@ -80,3 +80,14 @@ class InfluxServer(RealServer):
             json={"start": "1677-09-21T00:12:44Z", "stop": "2262-04-11T23:47:16Z"},
             timeout=START_TIMEOUT,
         ).raise_for_status()
+
+    def make_bucket(self, name: str) -> None:
+        """One more bucket of the same organisation."""
+        headers = {"Authorization": f"Token {self.TOKEN}"}
+        found = httpx.get(
+            f"{self.url}/api/v2/orgs", params={"org": self.ORG}, headers=headers, timeout=START_TIMEOUT
+        ).raise_for_status()
+        bucket = {"orgID": found.json()["orgs"][0]["id"], "name": name, "retentionRules": []}
+        httpx.post(
+            f"{self.url}/api/v2/buckets", json=bucket, headers=headers, timeout=START_TIMEOUT
+        ).raise_for_status()
