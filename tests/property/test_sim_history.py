@@ -143,3 +143,14 @@ def test_what_is_asked_backward_is_what_is_asked_forward(history: History, name:
     backward = list(history.bars(name, length, start, end, newest_first=True))
     assert backward == forward[::-1]
     assert list(islice(history.bars(name, length, start, end), 7)) == forward[:7]
+
+
+@settings(max_examples=60, deadline=None)
+@given(names, st.integers(0, 798))
+def test_a_day_begins_where_the_day_before_ended(name: str, day: int) -> None:
+    history, anchor = HISTORIES[-1], SYMBOLS[name].anchor * SYMBOLS[name].tick
+    midnight = BEGIN_MS + (day + 1) * DAY_MS
+    (_, before), *_ = history.bars(name, DAY_MS, midnight - DAY_MS, midnight - 1)
+    (_, after), *_ = history.bars(name, DAY_MS, midnight, midnight + DAY_MS - 1)
+    # One trade's move: what is within a minute is in ticks, and a tick may be much of a small price.
+    assert abs(after.open - before.close) <= max(anchor * 0.004, 2 * SYMBOLS[name].tick)

@@ -98,6 +98,8 @@ def test_the_ledger_goes_on_where_the_history_ends() -> None:
         rows = await ask(interval="1m", startTime=start - 60 * MINUTE_MS)
         assert rows[: len(before)] == before
         made = rows[len(before) :]
+        # The price goes on, too: the first trade is within a few ticks of the last of before.
+        assert float(made[0][1]) == pytest.approx(float(before[-1][4]), rel=0.0005)
         assert [row[0] for row in made] == list(of.bars)
         assert [row[8] for row in made] == [bar.trades for bar in of.bars.values()]
         for interval, length in INTERVALS_MS.items():

@@ -126,6 +126,9 @@ class Sim:
             self._lines = {symbol.name: _Lines(symbol.name, self.hub, self.ledger) for symbol in symbols}
             if config.history:
                 self.history = History(symbols, config.seed, self._now_us // 1_000)
+                for symbol in symbols:
+                    if last := self.history.last_price(symbol.name):
+                        symbol.go_to(last)
             self._klines = KlineStreams(self.hub, self.ledger, self.history)
             rows = rows_of_market(symbols)
         self.symbol_rows = rows

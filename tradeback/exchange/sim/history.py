@@ -1,9 +1,9 @@
 """What was traded before the simulated exchange was started: bars of any interval, made when they are asked for.
 
 The seed decides them, day by day, and nothing else does: neither the clock nor when the exchange was started. A
-start only says where the history ends (`end_ms`) and the ledger goes on. Each day begins near the symbol's starting
-price and its 24 hours lead to the next day's beginning, each an hour of a shape (`shapes`); so any day can be made
-without those before it. Since a start may come at any time, prices never go far from the starting price (`BAND`).
+start only says where the history ends (`end_ms`) and the ledger goes on, from its last price. Each day begins near the
+symbol's starting price and its 24 hours lead to the next day's beginning, each an hour of a shape (`shapes`); so any
+day can be made without those before it. Prices never go far from the starting price (`BAND`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ DAY_MS = 24 * HOUR_MS
 # Days whose plan is kept, of whatever symbols: about 6 KB each.
 KEPT_DAYS = 2_048
 
-# Shares of the starting price: how far a price may ever be from it, how far a day may begin from it, the usual
-# distance of a day's beginning, of an hour's end from the straight way, and the usual move within a minute.
+# Shares of the starting price: how far a price may ever be from it, how far a day may begin from it, how far an hour
+# goes, the usual distance of a day's beginning, of an hour's end from the straight way, and the usual move within a
+# minute.
 BAND = 0.06
 DAY_BAND = 0.03
+HOUR_BAND = 0.04  # the rest of BAND is room for what a day misses the next day's beginning by
 DAY_MOVE = 0.012
 HOUR_MOVE = 0.003
 MINUTE_MOVE = 0.0004
@@ -142,7 +144,7 @@ class History:
             target = begin + (goal - begin) * (hour + 1) / 24.0 + aside
             shape = pool[rng.randrange(SHAPES)]
             scale = _scale(shape, target - place, usual * math.exp(rng.gauss(0.0, 0.4)))
-            room = int(anchor * BAND) - abs(place - anchor)
+            room = int(anchor * HOUR_BAND) - abs(place - anchor)
             if abs(scale) * shape.extent > room:
                 scale = room // shape.extent * (1 if scale > 0 else -1)
             # Most is traded in the afternoon, by UTC.
@@ -150,7 +152,9 @@ class History:
             size = max(1, round(traits.size * busy * math.exp(rng.gauss(0.0, 0.4))))
             hours.append(Hour(place, scale, size, shape))
             place += scale * shape.close
-        return hours
+        # Shapes end where they end: what is missing to the next day's beginning is shared by the hours.
+        missed = goal - place
+        return [hour._replace(begin=hour.begin + missed * n // 23) for n, hour in enumerate(hours)]
 
     def _day_begin(self, symbol: str, traits: _Traits, day: int) -> tuple[random.Random, int]:
         """A day's own random numbers, and where it begins, in ticks."""

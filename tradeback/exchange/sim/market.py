@@ -63,6 +63,11 @@ class MarketSymbol:
         self.next_agg = first_id
         self.update_id = first_id
 
+    def go_to(self, price: int) -> None:
+        """Put the best bid at a price, in units of 1e-8, and the best ask above it."""
+        self.bid = price // self.tick
+        self.ask = self.bid + 1
+
     @property
     def price_precision(self) -> int:
         return 8 - round(math.log10(self.tick))
