@@ -29,10 +29,11 @@ services: build  ## run the end-to-end tests on the real services in place of th
 chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos
 
-check: build  ## ruff, mypy on the Python parts and the stubs
+check: build  ## ruff, mypy on the Python parts and the stubs, eslint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python $(WEB)/build.py lint
 
 bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[bench]'

@@ -62,7 +62,7 @@ def test_packages_that_cannot_be_had_are_a_sentence(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "The page is not built: " in done.stderr
+    assert "No build of the page: " in done.stderr
     assert "Traceback" not in done.stderr
     assert not (web / "dist").exists()
 

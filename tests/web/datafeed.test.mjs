@@ -167,7 +167,7 @@ test("live bars ask for the address of the WebSocket, and share one connection",
   t.after(() => server.close());
   const ticks = [];
   for (const [resolution, guid] of [["1", "a"], ["1", "b"], ["7", "never"]]) {
-    datafeed.subscribeBars(INFO, resolution, (bar) => ticks.push(guid), guid, () => assert.fail("a reset"));
+    datafeed.subscribeBars(INFO, resolution, () => ticks.push(guid), guid, () => assert.fail("a reset"));
   }
   await following;
   while (new Set(ticks).size < 2) await new Promise((resolve) => setTimeout(resolve, 5));

@@ -129,7 +129,7 @@ function randomTrades(random, from, to, perSecond) {
 /** The last state told of each bar, in the order of their beginnings. */
 function lastStates(scene) {
   const states = new Map();
-  for (const { at, ...bar } of scene.told) states.set(bar.time, bar);
+  for (const { at: _, ...bar } of scene.told) states.set(bar.time, bar);
   return [...states.values()];
 }
 

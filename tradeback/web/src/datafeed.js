@@ -222,8 +222,8 @@ export class Datafeed {
 
   async #websocketAddress() {
     const answer = await this.#fetch(`${this.#api}/ws`, { signal: this.#closing.signal });
-    const told = await answer.json().catch(() => null);
-    return told?.error?.websocket ?? `${this.#api.replace(/^http/, "ws")}/ws`;
+    const content = await answer.json().catch(() => null);
+    return content?.error?.websocket ?? `${this.#api.replace(/^http/, "ws")}/ws`;
   }
 
   #updated(symbol, price, volume) {

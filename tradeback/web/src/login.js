@@ -80,6 +80,7 @@ export class Login {
       throw new Error(
         "The login is right, but this browser did not keep it: open the page by HTTPS, allow its cookies, or " +
           "start the server with SESSION_COOKIE_SECURE=false.",
+        { cause: error },
       );
     }
   }
