@@ -101,8 +101,8 @@ ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
     "alembic": "store/migrations/",
     "mysql": "store/mysql.py",
     "influxdb_client": "store/influx.py",
-    "redis": "store/cache_redis.py",
-    "nats": "store/bus_nats.py",
+    "redis": ("store/cache_redis.py", "store/announce_redis.py"),
+    "nats": ("store/nats_connection.py", "store/announce_nats.py"),
 }
 
 _STATEMENT = re.compile(

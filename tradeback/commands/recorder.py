@@ -20,6 +20,7 @@ from tradeback.recorder.app import Recorder
 from tradeback.recorder.ending import journal_ended, replay_ended
 from tradeback.recorder.lock import RecorderLock
 from tradeback.store.accounts import open_accounts
+from tradeback.store.announcements import open_announcements
 from tradeback.store.cache_redis import open_cache
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
@@ -75,7 +76,10 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
         cache = open_cache(config)
         if cache is not None:
             stack.callback(cache.close)
-        recording = Recorder(config, folder, chosen.name, history, catalog, cache, accounts)
+        announcements = None if replay is not None else open_announcements(config)
+        if announcements is not None:
+            stack.callback(announcements.close)
+        recording = Recorder(config, folder, chosen.name, history, catalog, cache, accounts, announcements)
 
         async def end() -> None:
             if replay is None:

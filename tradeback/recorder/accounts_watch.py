@@ -24,6 +24,7 @@ from tradeback.store.base import Accounts
 log = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.02
 BEAT_SECONDS = 1.0
 RECONNECT_SECONDS = 0.25
 RETRY_MIN = 0.5  # after accounts could not be read
@@ -40,7 +41,8 @@ class AccountsWatch:
     """Two services: `follow` tells the server, `expire` deletes what has expired. One loop; `accounts` are read in
     threads of its executor.
 
-    Their version is looked at every `poll` seconds, and at once where `wake` says that it may have changed.
+    Their version is looked at every `poll` seconds, and at once where `wake` says that it may have changed, but no more
+    often than every LOOK_SECONDS, whoever says so and how often.
     """
 
     def __init__(self, accounts: Accounts, server: ControlClient, poll: float = POLL_SECONDS) -> None:
@@ -48,6 +50,7 @@ class AccountsWatch:
         self._server = server
         self._poll = poll
         self._look_at = 0.0
+        self._looked_at = -LOOK_SECONDS
         self._known: dict[int, Account] = {}  # of every user
         self._wanted: Counter[str] = Counter()  # symbols by the number of watchlists
         self._version = ALL
@@ -136,6 +139,8 @@ class AccountsWatch:
             now = time.monotonic()
             # Where the server waits to be told all, that is to be how things stand now.
             if now >= self._look_at or self._woken.is_set() or not self._connection:
+                time.sleep(max(0.0, self._looked_at + LOOK_SECONDS - now))
+                self._looked_at = time.monotonic()
                 self._woken.clear()
                 version = self._accounts.version()
                 looked = True

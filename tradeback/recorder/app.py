@@ -39,7 +39,7 @@ from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
-from tradeback.store.base import Accounts, Cache, Catalog, History
+from tradeback.store.base import Accounts, Announcements, Cache, Catalog, History
 from tradeback.store.bus_nats import NatsBus
 
 log = structlog.get_logger(__name__)
@@ -60,8 +60,8 @@ Service = Callable[[], Awaitable[None]]
 
 class Recorder:
     """Stores one exchange's journals. `folder` is its data folder; the caller holds the recorder's lock, and closes
-    `history`, `catalog`, `accounts` (None: the server is told of no sessions), and `cache`, which is None where none
-    is configured."""
+    `history`, `catalog`, `accounts` (None: the server is told of no sessions), and `cache` and `announcements`, which
+    are None where none are configured."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Recorder:
         catalog: Catalog,
         cache: Cache | None = None,
         accounts: Accounts | None = None,
+        announcements: Announcements | None = None,
     ) -> None:
         self._config = config
         self._folder = folder
@@ -80,6 +81,7 @@ class Recorder:
         self.catalog = catalog
         self.cache = cache
         self.accounts = accounts
+        self.announcements = announcements
         self.symbols = SymbolBook(catalog)
         self.services: dict[str, Service] = {}
         self.handlers: dict[str, Handler] = {"status": self._status}
@@ -238,6 +240,10 @@ class Recorder:
             mysql = self._config.database.mysql
             poll = mysql.accounts_poll if mysql.host else POLL_SECONDS
             following = AccountsWatch(self.accounts, self.account_line, poll)
+            if self.announcements is not None:
+                self.announcements.listen(following.wake)
+                self.status["announcements"] = self.announcements.state
+                self.counts.append(self.announcements.counts)
             self.services["accounts"] = following.follow
             self.services["expiry"] = following.expire
             self.status["accounts"] = following.state

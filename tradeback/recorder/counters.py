@@ -46,6 +46,8 @@ _VALUES = (
         "volumes of the UTC day that trades before a beginning or in gaps changed",
     ),
     ("rows_expired", "counter", "rows deleted from the history because of their age"),
+    ("announcements", "counter", "times that accounts were said to have changed on another machine"),
+    ("announcement_errors", "counter", "times that nobody could be heard who says so"),
 )
 
 RECORDER_VALUES = tuple((index, *value) for index, value in enumerate(_VALUES))

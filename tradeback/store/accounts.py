@@ -41,6 +41,8 @@ from tradeback.config import Config
 from tradeback.errors import AccountError, WatchlistFullError
 from tradeback.model import EVERY_SYMBOL, Account, Session, User
 from tradeback.store import login_failures as failures
+from tradeback.store.announcements import open_announcements
+from tradeback.store.base import Announcements
 from tradeback.store.catalog import open_catalog
 from tradeback.store.database import Database, again_where_undone
 from tradeback.store.mysql import LAST_MOMENT
@@ -132,10 +134,12 @@ _SESSION = (
 
 
 class SqlAccounts:
-    """The `Accounts` in one SQL database. `open_accounts` makes it."""
+    """The `Accounts` in one SQL database. `open_accounts` makes it. Changes that others are to find are announced, once
+    they are committed, where `announcements` are given; they are closed with it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, announcements: Announcements | None = None) -> None:
         self.database = database
+        self._announcements = announcements
         self.engine = database.engine
 
     @again_where_undone
@@ -395,6 +399,8 @@ class SqlAccounts:
         ]
 
     def close(self) -> None:
+        if self._announcements is not None:
+            self._announcements.close()
         self.database.close()
 
     @contextmanager
@@ -403,6 +409,8 @@ class SqlAccounts:
         with self.database.change() as connection:
             connection.execute(update(accounts_mark).values(version=accounts_mark.c.version + int(seen)))
             yield connection
+        if seen and self._announcements is not None:
+            self._announcements.announce()
 
     @again_where_undone
     def _set(self, user_id: int, values: dict[str, Any], *, ends_sessions: bool) -> int:
@@ -416,7 +424,7 @@ class SqlAccounts:
 def open_accounts(config: Config, *, create: bool = True) -> SqlAccounts:
     """The accounts of the configured exchange, in its catalog: see `open_catalog`, whose errors are the same."""
     catalog = open_catalog(config, create=create)
-    return SqlAccounts(catalog.database)
+    return SqlAccounts(catalog.database, open_announcements(config))
 
 
 def _seconds(now: float | None) -> int:

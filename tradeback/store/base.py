@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -435,4 +435,34 @@ class Cache(Protocol):
 
     def close(self) -> None:
         """Close the connections; the cache cannot be used afterwards."""
+        ...
+
+
+class Announcements(Protocol):
+    """Tells programs on other machines that accounts changed, so that they look at once instead of at their next poll.
+
+    An announcement says nothing else, and nothing that comes with it is believed: who may forge one makes somebody look
+    in vain. One that is lost costs the wait for the poll; several at once may become one. From any thread.
+    """
+
+    def announce(self) -> None:
+        """Something has changed, and is committed. Returns at once, whatever becomes of it: it is told in the
+        background, again after it failed."""
+        ...
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake` in a thread of ours at each announcement, and when some may have been missed. It must
+        return at once."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """How many were told or heard (`announcements`), and how often that failed (`announcement_errors`)."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """For the status: whether it listens at the moment, and what is in the way."""
+        ...
+
+    def close(self) -> None:
+        """Tell what is still to be told, for a few seconds at most; nothing is told or heard afterwards."""
         ...

@@ -21,6 +21,7 @@ HEADER_FORMAT: Final = "<BBHI"  # version, kind, stream id, count of the records
 FORMATS: Final = {TRADES: "<4dQqiIB7x", PRICES: "<3dQq", ENIGMA: "<4dq"}
 
 _HEADER = struct.Struct(HEADER_FORMAT)
+HEADER_BYTES: Final = _HEADER.size
 _RECORDS = {kind: struct.Struct(text) for kind, text in FORMATS.items()}
 
 

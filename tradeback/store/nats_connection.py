@@ -1,0 +1,147 @@
+"""NatsConnection: one connection to NATS, for code that blocks.
+
+nats-py is asyncio: its loop runs in a thread of its own, so that pings are answered while nobody calls. It never
+reconnects by itself, since what it had pending would be lost unseen: a call that fails closes the connection, and the
+next one connects anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import nats.errors
+from nats.aio.client import Client
+
+from tradeback.config import NatsConfig
+from tradeback.errors import BusError
+
+CONNECT_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
+PING_EVERY = 2  # seconds; a server that hangs is noticed after three of them by who only listens
+
+T = TypeVar("T")
+
+
+class NatsConnection:
+    """Connects at the first call that needs it, and at the first after one that failed; from any thread."""
+
+    def __init__(self, config: NatsConfig, name: str) -> None:
+        address = urlsplit(config.url)
+        self.server = f"NATS at {address.hostname}:{address.port or 4222}"  # without a password
+        self._config = config
+        self._client: Client | None = None
+        self._refused: Exception | None = None  # what the server said about what was sent, in between
+        self._connecting = asyncio.Lock()
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # ---- in the thread of the loop
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def client(self) -> Client:
+        """The connected client. `nats.errors.Error`, OSError or TimeoutError where there is none."""
+        async with self._connecting:
+            if self._client is None:
+                self._refused = None
+                self._client = client = Client()
+                user, password, token = self._config.credentials()
+                await client.connect(
+                    self._config.url,
+                    name=self._config.client_name,
+                    # The driver would take them from the address as they stand there, encoded.
+                    user=user,
+                    password=password,
+                    token=token,
+                    connect_timeout=int(CONNECT_TIMEOUT),
+                    allow_reconnect=False,
+                    ping_interval=PING_EVERY,
+                    error_cb=self._on_error,
+                )
+            return self._client
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._client is not None and self._client.is_connected
+
+    async def flush(self, timeout: float) -> None:
+        """Return once the server has read all that was sent. What it refused of it is raised."""
+        # A PONG answers the PING only after all that was sent before it, and what is refused is told before it.
+        await (await self.client()).flush(timeout=int(timeout))
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the server has refused since it was last asked."""
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+
+    async def drop(self) -> None:
+        """Close the connection; the next call makes another."""
+        client, self._client = self._client, None
+        if client is None:
+            return
+        try:
+            await asyncio.wait_for(client.close(), CLOSE_TIMEOUT)
+        except (TimeoutError, OSError, nats.errors.Error):
+            # A server that hangs reads nothing: what is left to send is sent again by who needs it.
+            transport = client._transport
+            writer = None if transport is None else getattr(transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+
+    async def _on_error(self, error: Exception) -> None:
+        """The driver tells here what failed in between; a call that failed raises it too."""
+        if not isinstance(error, nats.errors.SlowConsumerError):
+            self._refused = error
+
+    # ---- from the caller's thread
+
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+        """Do it in the loop, for `timeout` seconds at most. BusError where NATS fails it; the connection is closed
+        then."""
+        future = asyncio.run_coroutine_threadsafe(self._tried(work, timeout), self._loop)
+        try:
+            return future.result(timeout + 2 * CLOSE_TIMEOUT + 1)
+        except TimeoutError:
+            future.cancel()
+            raise BusError(f"{self.server} does not answer: see that it runs") from None
+
+    async def _tried(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.wait_for(work(), timeout)
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            await self.drop()
+            said = str(error).removeprefix("nats: ") or type(error).__name__
+            raise BusError(f"{self.server} took nothing ({said}): see that it runs, and NATS_URL") from error
+
+    def close(self) -> None:
+        """Close the connection and end the thread, in about a second at most. Twice is no error."""
+        if self._loop.is_closed():
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(3 * CLOSE_TIMEOUT)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    async def _end(self) -> None:
+        calls = list(self._calls)
+        for task in calls:
+            task.cancel()
+        await self.drop()
+        await asyncio.gather(*calls, return_exceptions=True)
