@@ -56,7 +56,7 @@ def test_every_route_has_a_group(tmp_path: Path) -> None:
     assert group_of("/api/v1/symbols") == group_of("/api/v1/symbols/{symbol}") == "symbols"
     assert group_of("/api/v1/symbols/{symbol}/price") == "price"
     assert group_of("/api/v1/auth/login") == "auth"
-    assert group_of("/api/v1/marketwatch/{symbol}") == "marketwatch"
+    assert group_of("/api/v1/marketwatch/{symbol}") == group_of("/api/v1/auth/session") == "marketwatch"
     assert group_of("/udf/history") == group_of("/api/v1/tradingview/history") == "udf"
     assert group_of("/") == group_of("/assets/{name}") == "page"
 

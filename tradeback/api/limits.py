@@ -116,6 +116,7 @@ def group_of(template: str) -> str | None:
 
 
 _BEGINNINGS = (
+    ("/api/v1/auth/session", "marketwatch"),  # who asks this often enough must still be able to log in
     ("/api/v1/auth/", "auth"),
     ("/api/v1/symbols", "symbols"),
     ("/api/v1/marketwatch", "marketwatch"),

@@ -118,7 +118,7 @@ class LimitsConfig(Section):
     price: Rate = setting("6000/minute", "current prices")
     bars: Rate = setting("3000/minute", "bars")
     enigma: Rate = setting("3000/minute", "Enigma levels")
-    marketwatch: Rate = setting("1200/minute", "reading and changing watchlists")
+    marketwatch: Rate = setting("1200/minute", "asking for the session, reading and changing watchlists")
     udf: Rate = setting("6000/minute", "all that TradingView's charting library asks")
     monitoring: Rate = setting(
         "1200/minute", "metrics and detailed health; whether the process lives is not limited"
