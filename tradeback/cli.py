@@ -42,6 +42,10 @@ COMMANDS = {
     ),
     "symbols": ("tradeback.commands.symbols:symbols", "The catalog of symbols and their stream ids."),
     "user": ("tradeback.commands.user:user", "The users who can log in: add, list, disable and so on."),
+    "migrate": (
+        "tradeback.commands.migrate:migrate",
+        "The schema of the database of symbols and users: see it, bring it up to date, take a step back.",
+    ),
     "record": (
         "tradeback.commands.record:record",
         "Record the exchange's streams into FILE (.jsonl, or .jsonl.gz), for `tradeback sim --replay`.",

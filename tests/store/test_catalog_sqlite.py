@@ -201,18 +201,18 @@ def test_a_locked_file(config: Config, path: Path, monkeypatch: pytest.MonkeyPat
         catalog.sync_symbols([BTC])
 
 
-def sync_in_a_process(folder: Path, start: Barrier, first: int, count: int) -> None:
+def sync_in_a_process(config: Config, start: Barrier, first: int, count: int) -> None:
     start.wait(60)
-    with closing(open_catalog(sqlite_config(folder))) as catalog:
+    with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols(listing(count, first))
 
 
-def test_processes_that_make_and_sync_one_catalog_at_once(tmp_path: Path) -> None:
+def test_processes_that_make_and_sync_one_catalog_at_once(sql_config: Config) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)
     lists = [(0, 600), (300, 600), (0, 900)]
     processes = [
-        context.Process(target=sync_in_a_process, args=(tmp_path, start, first, count))
+        context.Process(target=sync_in_a_process, args=(sql_config, start, first, count))
         for first, count in lists
     ]
     for process in processes:
@@ -220,7 +220,7 @@ def test_processes_that_make_and_sync_one_catalog_at_once(tmp_path: Path) -> Non
     for process in processes:
         process.join(90)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    with closing(open_catalog(sqlite_config(tmp_path))) as catalog:
+    with closing(open_catalog(sql_config)) as catalog:
         symbols = catalog.symbols()
     assert {symbol.name for symbol in symbols} == {f"S{n}" for n in range(900)}
     assert [symbol.stream_id for symbol in symbols] == list(range(1, 901))

@@ -179,7 +179,8 @@ class SqlAccounts:
         found = select(*_USER, users.c.password_hash).where(users.c.username == username.lower())
         with self.database.read() as connection:
             row = connection.execute(found).first()
-        return None if row is None else (_user(row[:-1]), row[-1])
+        # MySQL takes a name with a space behind it for the same.
+        return None if row is None or row.username != username.lower() else (_user(row[:-1]), row[-1])
 
     def user_by_id(self, user_id: int) -> User | None:
         with self.database.read() as connection:
@@ -298,9 +299,9 @@ class SqlAccounts:
     @again_where_undone
     def unwatch(self, user_id: int, symbol: str) -> list[str]:
         with self._change() as connection:
-            connection.execute(
-                delete(market_watch).where(market_watch.c.user_id == user_id, market_watch.c.symbol == symbol)
-            )
+            if symbol in _watchlist(connection, user_id):  # to MySQL a space behind it makes no difference
+                listed = and_(market_watch.c.user_id == user_id, market_watch.c.symbol == symbol)
+                connection.execute(delete(market_watch).where(listed))
             _note(connection, users.c.id == user_id)
             return _watchlist(connection, user_id)
 
@@ -497,9 +498,13 @@ def _full(symbol: str) -> WatchlistFullError:
 
 
 def _check_symbol(symbol: str) -> None:
-    if not symbol.isprintable() or not 0 < len(symbol.encode()) <= MAX_SYMBOL_BYTES:
+    if (
+        not symbol.isprintable()
+        or symbol != symbol.strip()
+        or not 0 < len(symbol.encode()) <= MAX_SYMBOL_BYTES
+    ):
         raise AccountError(
-            f"{symbol[:60]!r} is no name of a symbol: give 1 to {MAX_SYMBOL_BYTES} bytes of text"
+            f"{symbol[:60]!r} is no name of a symbol: give 1 to {MAX_SYMBOL_BYTES} bytes of text, no space at its ends"
         )
 
 

@@ -42,7 +42,7 @@ from tradeback.model import Symbol, SymbolInfo
 from tradeback.store.base import SyncResult
 from tradeback.store.database import Database, again_where_undone, mysql_database, sqlite_database
 from tradeback.store.identity import exchange_of, has_journal, recognize
-from tradeback.store.schema import bring_up_to_date, is_empty, metadata
+from tradeback.store.schema import bring_up_to_date, metadata, version_of
 
 CATALOG_FILE = "catalog.sqlite"
 ROWS_AT_ONCE = 5_000  # in one statement, whose length a server limits
@@ -167,12 +167,9 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
     if config.exchange.name == "auto":
         raise ConfigError("exchange.name is auto: a catalog is that of one exchange, name binance or sim")
     folder = config.data.of(config.exchange.name)
-    if config.database.mysql.host:
-        database = mysql_database(config.database.mysql)
-    else:
-        database = sqlite_database(_file(folder, create=create))
+    database = catalog_database(config, create=create)
     try:
-        if database.mysql is not None and not create and is_empty(database):
+        if database.mysql is not None and not create and version_of(database) is None:
             raise CatalogError(
                 f"There is no catalog in the database {database.place} yet: `tradeback symbols sync` makes it"
             )
@@ -184,11 +181,19 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
     return SqlCatalog(database)
 
 
+def catalog_database(config: Config, *, create: bool = False) -> Database:
+    """The database that the catalog is in, as it is. DataFolderError where there is no file and `create` is not given,
+    or none may be made."""
+    if config.database.mysql.host:
+        return mysql_database(config.database.mysql)
+    return sqlite_database(_file(config.data.of(config.exchange.name), create=create))
+
+
 def noted_exchange(config: Config) -> Literal["binance", "sim"]:
     """Of which exchange the configured MySQL database is. CatalogError where there is no catalog in it yet, or it was
     never opened for an exchange."""
     with closing(mysql_database(config.database.mysql)) as database:
-        exchange = None if is_empty(database) else exchange_of(database)
+        exchange = None if version_of(database) is None else exchange_of(database)
     if exchange == "binance":
         return "binance"
     if exchange == "sim":

@@ -23,7 +23,17 @@ metadata = (
 
 SCHEMA_VERSION = "0004_catalog_of"  # the newest migration
 VERSION_TABLE = "alembic_version"
-FIRST_TABLES = {VERSION_TABLE, "symbolsmap", "stream_id_mark"}
+OUR_TABLES = {
+    VERSION_TABLE,
+    "symbolsmap",
+    "stream_id_mark",
+    "users",
+    "market_watch",
+    "user_sessions",
+    "login_failures",
+    "accounts_mark",
+    "catalog_of",
+}
 LOCK_PATIENCE_S = 120.0  # how long another process may migrate
 LOCK_LOOK_S = 1  # each time; a connection that waits in silence for longer is taken for dead
 
@@ -36,8 +46,8 @@ def schema_version(connection: Connection, place: str) -> str | None:
     version = None
     if VERSION_TABLE in tables:
         version = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").scalar()
-        if version is None and tables <= FIRST_TABLES:
-            return None  # the first migration was cut off
+        if version is None and tables <= OUR_TABLES:
+            return None  # the first migration was cut off, or was taken back
     if version is None or version > SCHEMA_VERSION or "symbolsmap" not in tables:
         raise _error_of(connection)(
             f"The database {place} is no catalog of this version (its schema: {version or 'foreign'}, ours: "
@@ -46,23 +56,45 @@ def schema_version(connection: Connection, place: str) -> str | None:
     return str(version)
 
 
-def is_empty(database: Database) -> bool:
-    """Whether there is no catalog in it yet. StoreError where it is foreign."""
+def version_of(database: Database) -> str | None:
+    """The newest migration that was run; None where there is no catalog yet. StoreError where it is foreign."""
     with database.read() as connection:
-        return schema_version(connection, database.place) is None
+        return schema_version(connection, database.place)
 
 
 def bring_up_to_date(database: Database) -> None:
     """Bring the schema to SCHEMA_VERSION. Alembic is imported only where there is something to do."""
-    with database.read() as connection:
-        if schema_version(connection, database.place) == SCHEMA_VERSION:
-            return
+    if version_of(database) == SCHEMA_VERSION:
+        return
     from tradeback.store.migrations import upgrade
 
     # Another process may be at the same: whoever comes second waits here, and finds it done.
     with migrating(database) as connection:
         if schema_version(connection, database.place) != SCHEMA_VERSION:
             upgrade(connection)
+
+
+def take_back(database: Database, *, lose: bool) -> tuple[str, str | None]:
+    """Take back the newest migration; it, and the one before it. StoreError where there is none, or where data would be
+    lost and that is not allowed with `lose`."""
+    from tradeback.store.migrations import downgrade, loses, versions
+
+    with migrating(database) as connection:
+        version = schema_version(connection, database.place)
+        if version is None:
+            raise _error_of(connection)(
+                f"The database {database.place} has no schema: there is nothing to take back"
+            )
+        lost = loses(connection, version)
+        if lost and not lose:
+            raise _error_of(connection)(
+                f"{version} is not taken back, for {lost} in {database.place} would be lost: make a backup, and then "
+                "say so with `tradeback migrate down --yes`"
+            )
+        downgrade(connection, version)
+    known = list(versions())
+    before = known.index(version) - 1
+    return version, known[before] if before >= 0 else None
 
 
 @contextmanager

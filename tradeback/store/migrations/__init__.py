@@ -11,6 +11,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
@@ -23,12 +25,30 @@ def alembic_config(connection: Connection | None = None) -> AlembicConfig:
     return config
 
 
-def upgrade(connection: Connection, version: str = "head") -> None:
+def upgrade(connection: Connection) -> None:
     """Run what is missing, inside the connection's transaction."""
-    command.upgrade(alembic_config(connection), version)
+    command.upgrade(alembic_config(connection), "head")
 
 
-def versions() -> list[str]:
-    """All of them, the oldest first."""
-    found = ScriptDirectory.from_config(alembic_config()).walk_revisions()
-    return [script.revision for script in found][::-1]
+def downgrade(connection: Connection, version: str) -> None:
+    """Take back this one, which is the newest that was run, inside the connection's transaction."""
+    script = _scripts().get_revision(version)
+    # First: where it is cut off on MySQL, what is left counts as not done, and can be done again.
+    command.stamp(alembic_config(connection), script.down_revision or "base")
+    with Operations.context(MigrationContext.configure(connection)):
+        script.module.downgrade()
+
+
+def loses(connection: Connection, version: str) -> str:
+    """What taking this one back would lose, in words; empty: nothing."""
+    with Operations.context(MigrationContext.configure(connection)):
+        return str(_scripts().get_revision(version).module.loses())
+
+
+def versions() -> dict[str, str]:
+    """All of them, the oldest first, and what each brings."""
+    return {script.revision: script.doc for script in reversed(list(_scripts().walk_revisions()))}
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config())

@@ -53,5 +53,6 @@ def loses() -> str:
 
 
 def downgrade() -> None:
-    steps.drop_table("stream_id_mark")
     steps.drop_table("symbolsmap")
+    # Last: as long as there are symbols it must be known which ids were given.
+    steps.drop_table("stream_id_mark")
