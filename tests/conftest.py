@@ -80,15 +80,15 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 Server = TypeVar("Server", bound=RealServer)
 
 
-def private(server: type[Server], folder: Path) -> Server:
-    """One that is started in this folder. Where its program is missing the test is skipped; under CI, where all were to
-    be installed, it fails."""
+def private(server: type[Server], folder: Path, *arguments: object) -> Server:
+    """One that is started in this folder, with what else it is made of. Where its program is missing the test is
+    skipped; under CI, where all were to be installed, it fails."""
     if server.program() is None:
         said = f"no {server.PROGRAM} here, and nothing that needs it is tested: {server.HOW_TO_GET}"
         if os.environ.get("CI") and server.REQUIRED:
             pytest.fail(said)
         pytest.skip(said)
-    return server(folder)
+    return server(folder, *arguments)
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,10 @@ COMMANDS = {
         "Compare stored bars with the exchange's, and stored trades with their ids.",
     ),
     "export": ("tradeback.commands.export:export", "Write what is stored as CSV, JSON lines or Parquet."),
+    "health": (
+        "tradeback.commands.health:health",
+        "Ask processes of this machine whether they live: server, recorder, api; all where none is named.",
+    ),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }
 

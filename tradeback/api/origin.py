@@ -47,7 +47,7 @@ def client_address(request: Request, trusted: Sequence[Network]) -> str:
     if not trusted:
         return address
     forwarded = (request.get_header("X-Forwarded-For") or "").split(",")[-MAX_HOPS:]
-    while forwarded and _trusts(trusted, address):
+    while forwarded and trusts(trusted, address):
         told = _parsed(forwarded.pop().strip())
         if told is None:
             break
@@ -55,7 +55,8 @@ def client_address(request: Request, trusted: Sequence[Network]) -> str:
     return address
 
 
-def _trusts(trusted: Sequence[Network], address: str) -> bool:
+def trusts(trusted: Sequence[Network], address: str) -> bool:
+    """Whether this is the address of one of the proxies."""
     parsed = _parsed(address)
     return parsed is not None and any(parsed in network for network in trusted)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from falcon import Request
 
 from tradeback.api.answers import Answer, Refused, entity_tag, write_tagged
+from tradeback.api.origin import Network, trusts
 
 DIST = Path(__file__).resolve().parent.parent / "web" / "dist"
 # A name with a hash of the content in it means the same content for ever; any other is to be asked for again.
@@ -67,12 +69,14 @@ class PageResource:
     """`GET /`, the files beside it and its assets.
 
     `port` is the one that this API is asked on where no proxy stands before it: only then is the WebSocket on
-    another port, `ws_port`, which the page and its Content-Security-Policy are told. Else it is where the page is.
+    another port, `ws_port`, which the page and its Content-Security-Policy are told. Else it is where the page is, as
+    it is for whoever comes by a proxy of `trusted`, on whatever port that one listens.
     """
 
-    def __init__(self, port: int, ws_port: int, dist: Path = DIST) -> None:
+    def __init__(self, port: int, ws_port: int, trusted: Sequence[Network] = (), dist: Path = DIST) -> None:
         self._port = port
         self._ws_port = ws_port
+        self._trusted = trusted
         contents = {
             path.relative_to(dist).as_posix(): path.read_bytes()
             for path in sorted(dist.rglob("*"))
@@ -90,7 +94,7 @@ class PageResource:
         return [("/", self, None), *beside, ("/assets/{name}", self, "asset")]
 
     def on_get(self, request: Request, response: Answer) -> None:
-        direct = request.port == self._port
+        direct = request.port == self._port and not trusts(self._trusted, request.remote_addr or "")
         host = f"[{request.host}]" if ":" in request.host else request.host
         other = f" ws://{host}:{self._ws_port}" if direct and _HOST.fullmatch(host) else ""
         (self._direct_index if direct else self._index).write(request, response, NAMED)
