@@ -5,7 +5,7 @@
 FROM debian:12.11-slim AS page
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /src
 RUN python3 -m venv /node
 COPY tradeback/web tradeback/web
@@ -15,7 +15,7 @@ RUN CI=true /node/bin/python tradeback/web/build.py
 FROM debian:12.11-slim AS build
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 WORKDIR /src
 RUN python3 -m venv /tools && python3 -m venv --without-pip /opt/tradeback
 # What changes seldom comes first, so that its layer is kept.
@@ -37,8 +37,8 @@ RUN /tools/bin/python setup.py --quiet build_ext --parallel 4 \
 FROM debian:12.11-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 \
-    && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tradeback \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
+    && useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin tradeback \
     && install -d -o tradeback -g tradeback -m 0700 /data
 COPY --from=build /opt/tradeback /opt/tradeback
 ENV PATH=/opt/tradeback/bin:$PATH \

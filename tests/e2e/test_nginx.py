@@ -107,10 +107,10 @@ def test_from_the_login_to_a_price_with_the_cookie(origin: Origin) -> None:
     token, attributes = cookie_of(answer)
     assert {"HttpOnly", "SameSite=Lax"} <= attributes
     session = ask(origin.port, "/api/v1/auth/session", Cookie=f"session_token={token}")
-    assert session.json["user"] == name, session.json
+    assert session.json["user"]["username"] == name
 
     async def scenario() -> None:
-        headers = {**cookie(token), "Origin": f"http://127.0.0.1:{origin.port}"}
+        headers = {**cookie(token), "Host": "shop.example", "Origin": "http://shop.example"}
         client = await RawClient.connect(origin.port, headers=headers)
         client.send({"type": "subscribe", "symbols": ["BTCUSDT"]})
         await first_price(client, origin.up.ids["BTCUSDT"])

@@ -81,7 +81,9 @@ def create_app(
         ("/api/v1/ws", WebSocketResource(config.server.ws_port), None),
         *((f"/api/v1/tradingview/{name}", udf, name) for name in udf.routes),
         *((f"/udf/{name}", udf, name) for name in udf.routes),
-        *PageResource(config.server.port, config.server.ws_port, config.server.trusted_proxies).routes(),
+        *PageResource(
+            config.server.port, config.server.ws_port, trusted=config.server.trusted_proxies
+        ).routes(),
     ]
     for path, resource, suffix in routes:
         ending = f"_{suffix}" if suffix else ""

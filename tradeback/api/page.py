@@ -73,7 +73,7 @@ class PageResource:
     it is for whoever comes by a proxy of `trusted`, on whatever port that one listens.
     """
 
-    def __init__(self, port: int, ws_port: int, trusted: Sequence[Network] = (), dist: Path = DIST) -> None:
+    def __init__(self, port: int, ws_port: int, dist: Path = DIST, trusted: Sequence[Network] = ()) -> None:
         self._port = port
         self._ws_port = ws_port
         self._trusted = trusted
