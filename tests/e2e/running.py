@@ -21,6 +21,7 @@ from bench.build import program
 from tests.e2e.child import SIM_EXCHANGE, Child, ReadyChild
 from tests.servers.services import config_of, settings_of
 from tradeback._fast.journal import JournalCursor
+from tradeback.config import Config
 from tradeback.recorder.sinks import journal_end
 from tradeback.store.catalog import open_catalog
 
@@ -258,7 +259,12 @@ def pause_and_drain(rest: str) -> None:
 
 def stream_ids(folder: Path) -> dict[str, int]:
     """The catalog's stream id of each symbol, for a data folder of the simulated exchange."""
-    catalog = open_catalog(config_of(folder), create=False)
+    return stream_ids_of(config_of(folder))
+
+
+def stream_ids_of(config: Config) -> dict[str, int]:
+    """The catalog's stream id of each symbol."""
+    catalog = open_catalog(config, create=False)
     try:
         return {symbol.name: symbol.stream_id for symbol in catalog.symbols()}
     finally:

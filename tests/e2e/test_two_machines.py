@@ -1,0 +1,168 @@
+"""Two machines: server and recorder on one, the API on another, with nothing between them but MySQL and a broker.
+
+Two data folders stand for them: no file and no socket of the one is known to the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests.conftest import private
+from tests.e2e import hubs
+from tests.e2e.accounts import Accounts
+from tests.e2e.api import ApiProcess
+from tests.e2e.hubs import RawClient, run
+from tests.e2e.logins import bearer, cookie
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, stream_ids_of
+from tests.servers.mariadb import MariadbServer
+from tests.servers.nats import NatsServer, await_true
+from tests.servers.redis import RedisServer
+from tradeback.config import load_config
+from tradeback.store.accounts import open_accounts
+
+SECRET = "the secret that both machines share"
+POLL = {"MYSQL_ACCOUNTS_POLL": "5s"}
+Broker = NatsServer | RedisServer
+
+
+@dataclass
+class TwoMachines:
+    """What runs on both. `rest` is the API of the second."""
+
+    broker: Broker
+    server: ServerProcess
+    recorder: RecorderProcess
+    rest: Accounts
+    ids: dict[str, int]
+    environment: dict[str, str]
+
+    async def told(self, client: RawClient, kind: str, symbol: str) -> None:
+        assert await client.text() == {"type": kind, "data": {"symbol": symbol, "id": self.ids[symbol]}}
+
+
+@pytest.fixture(scope="module", params=[NatsServer, RedisServer])
+def machines(
+    request: pytest.FixtureRequest, mariadb_server: MariadbServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TwoMachines]:
+    tmp_path = tmp_path_factory.mktemp("machines")
+    with (
+        private(request.param, tmp_path / "broker") as broker,
+        running(broker, mariadb_server, tmp_path) as both,
+    ):
+        yield both
+
+
+@contextmanager
+def running(broker: Broker, mariadb_server: MariadbServer, tmp_path: Path) -> Iterator[TwoMachines]:
+    shared = {
+        **mariadb_server.environment_of(mariadb_server.new_database()),
+        **broker.environment,
+        **POLL,
+        "SESSION_SECRET": SECRET,
+    }
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    quiet = {"EXCHANGE_SYMBOLS": "BTCUSDT", "WS_ANONYMOUS": "false", "FEATURE_ENIGMA_ENABLED": "false"}
+    with ExitStack() as stack:
+        sim = stack.enter_context(SimProcess("--symbols", "10", "--rate", "300"))
+        server = stack.enter_context(ServerProcess(first, sim, **shared, **quiet))
+        recorder = stack.enter_context(RecorderProcess(first, sim, **shared, **quiet))
+        api = stack.enter_context(ApiProcess(second, LIMIT_AUTH="off", **shared))
+        environment = {"DATA_DIR": str(second), "TRADEBACK_EXCHANGE": "sim", **shared}
+        config = load_config(environ=environment)
+        store = stack.enter_context(closing(open_accounts(config)))
+        await_true(
+            lambda: recorder.control(type="status")["announcements"]["listening"],
+            "the recorder hears nothing",
+        )
+        yield TwoMachines(
+            broker, server, recorder, Accounts(api, store, second), stream_ids_of(config), environment
+        )
+
+
+@pytest.mark.timeout(180)
+def test_what_is_done_on_one_machine_reaches_the_clients_of_the_other(machines: TwoMachines) -> None:
+    rest = machines.rest
+    name = rest.user("alice")
+
+    async def scenario() -> None:
+        token, elsewhere = [await asyncio.to_thread(rest.token, name) for _ in range(2)]
+        port = machines.server.ws_port
+        clients = [
+            await RawClient.connect(port, headers=cookie(token)),
+            await RawClient.connect(port, headers=bearer(elsewhere)),
+        ]
+        took = []
+        for symbol in ("ETHUSDT", "SOLUSDT", "BNBUSDT"):
+            for method, kind in (("POST", "auto_subscribe"), ("DELETE", "auto_unsubscribe")):
+                answer = await asyncio.to_thread(rest.ask, f"marketwatch/{symbol}", token, method)
+                began = time.monotonic()
+                assert answer.status == 200
+                for client in clients:
+                    await machines.told(client, kind, symbol)
+                took.append(time.monotonic() - began)
+        assert (await asyncio.to_thread(rest.ask, "auth/logout", token, "POST")).status == 204
+        began = time.monotonic()
+        assert await clients[0].closed() == 4401
+        took.append(time.monotonic() - began)
+        clients[1].send({"type": "ping"})
+        assert await clients[1].text() == {"type": "pong"}
+        # Were they found by looking alone, it would have taken seconds each.
+        print(f"from the answer of REST, seconds: median {median(took):.3f}, most {max(took):.3f}")
+        assert median(took) < 1.0
+        assert not (machines.rest.folder / "sim" / "control.sock").exists()
+        # By the command on the second machine, as an operator does it.
+        command = [sys.executable, "-m", "tradeback", "user", "disable", name]
+        environ = {**os.environ, **machines.environment}
+        done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert await clients[1].closed() == 4401
+        for client in clients:
+            await client.leave()
+
+    run(scenario())
+
+
+@pytest.mark.timeout(180)
+def test_a_broker_that_is_away_delays_and_loses_nothing(machines: TwoMachines) -> None:
+    rest, broker = machines.rest, machines.broker
+    name = rest.user("bob")
+
+    async def scenario() -> None:
+        token = await asyncio.to_thread(rest.token, name)
+        client = await RawClient.connect(machines.server.ws_port, headers=cookie(token))
+        await asyncio.to_thread(broker.halt)
+        # Answered all the same, and found by looking.
+        for symbol in ("ETHUSDT", "SOLUSDT"):
+            assert (await asyncio.to_thread(rest.ask, f"marketwatch/{symbol}", token, "POST")).status == 200
+        for symbol in ("ETHUSDT", "SOLUSDT"):
+            await machines.told(client, "auto_subscribe", symbol)
+        await asyncio.to_thread(broker.go_on)
+        gone = await asyncio.to_thread(rest.ask, "marketwatch/SOLUSDT", token, "DELETE")
+        assert gone.status == 200
+        await machines.told(client, "auto_unsubscribe", "SOLUSDT")
+        await asyncio.to_thread(broker.kill)
+        assert (await asyncio.to_thread(rest.ask, "auth/logout", token, "POST")).status == 204
+        assert await client.closed() == 4401
+        reader, writer = await asyncio.open_connection("127.0.0.1", machines.server.ws_port)
+        writer.write(hubs.request(headers=cookie(token)))
+        assert b" 401 " in await asyncio.wait_for(reader.readline(), 20)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.to_thread(broker.start)
+        await client.leave()
+
+    run(scenario())
+    assert "Traceback" not in machines.rest.api.said() + machines.recorder.said()
