@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import stat
@@ -61,7 +62,7 @@ class TestCompose:
     def test_our_services_run_commands_that_exist_with_settings_that_exist(self) -> None:
         for name in OURS:
             service = COMPOSE["services"][name]
-            assert service["command"][0] in {*COMMANDS, "migrate"}
+            assert service["command"][0] in COMMANDS
             assert set(service["environment"]) <= VARIABLES
             assert service["volumes"] == ["data:/data"]
             assert service["read_only"]
@@ -97,6 +98,18 @@ class TestCompose:
         address = COMPOSE["services"]["nginx"]["networks"]["front"]["ipv4_address"]
         for name in OURS:
             assert COMPOSE["services"][name]["environment"]["SERVER_TRUSTED_PROXIES"] == address
+
+    def test_fixed_addresses_are_of_the_network_and_are_given_to_nobody_else(self) -> None:
+        (network,) = COMPOSE["networks"]["front"]["ipam"]["config"]
+        given = [
+            ipaddress.ip_address(service["networks"]["front"]["ipv4_address"])
+            for service in COMPOSE["services"].values()
+            if isinstance(service["networks"], dict)
+        ]
+        assert len(set(given)) == len(given) == 3
+        for address in given:
+            assert address in ipaddress.ip_network(network["subnet"])
+            assert address not in ipaddress.ip_network(network["ip_range"])
 
     def test_the_command_of_redis_gives_it_its_password(self, tmp_path: Path) -> None:
         """Its very command, with another port, folder and place of the secret."""

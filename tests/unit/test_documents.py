@@ -13,7 +13,13 @@ import pytest
 from tests.conftest import CHECKOUT
 from tradeback.cli import main
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/client-python.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/architecture.md",
+    "docs/client-python.md",
+    "docs/deploy.md",
+]
 _BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # `make test` here would run this test again; what builds or measures takes too long for one.
 _NEVER_RUN = re.compile(r"\bmake (test|check|run|bench|build|clean)\b")
@@ -77,11 +83,17 @@ def test_every_command_of_ours_that_is_named_exists(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_that_is_named_exists(document: str) -> None:
     text = (CHECKOUT / document).read_text()
-    named = re.findall(r"`((?:tradeback|tests|bench|docs)(?:/[\w.]+)+)`", text)
+    named = re.findall(r"`((?:tradeback|tests|bench|docs|deploy)(?:/[\w.]+)+)`", text)
     linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
     assert named or linked
     assert not [name for name in named if not (CHECKOUT / name).exists()]
     assert not [name for name in linked if not (CHECKOUT / document).parent.joinpath(name).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_needs_a_container_engine_says_so(document: str) -> None:
+    for info, body in blocks(document):
+        assert ("container" in info.split()) == bool(re.search(r"\bdocker\b", body)), body
 
 
 def test_python_examples_compile() -> None:

@@ -18,6 +18,7 @@ from tradeback.config.units import format_duration, format_size
 from tradeback.config.values import (
     Count,
     Duration,
+    HeaderSecret,
     HttpUrl,
     NatsUrl,
     Networks,
@@ -345,7 +346,7 @@ class InfluxConfig(Section):
 
     env_prefix: ClassVar[str] = "INFLUX_"
     url: HttpUrl = setting("", "empty: no InfluxDB")
-    token: Secret = setting("", "access token")
+    token: HeaderSecret = setting("", "access token")
     org: Text = setting("trading-org", "organisation")
     bucket: Text = setting("trading", "bucket")
     timeout: Span = setting("5s", "longest time for one request")

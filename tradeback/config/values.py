@@ -119,6 +119,12 @@ def _one_line_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
+def _header_secret(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().isascii():
+        raise ValueError("not for a header")
+    return secret
+
+
 def _url(*schemes: str, login: bool = False) -> tuple[AfterValidator, Words]:
     """With a host, a port that can be, and no query; where it may name a user, with that percent-encoded."""
 
@@ -156,6 +162,12 @@ HttpUrl = Annotated[str, *_url("http://", "https://")]
 NatsUrl = Annotated[str, *_url("nats://", "tls://", login=True)]
 Text = Annotated[str, AfterValidator(_one_line), Words("text of one line")]
 Secret = Annotated[SecretStr, AfterValidator(_one_line_secret), Words("text of one line")]
+HeaderSecret = Annotated[
+    SecretStr,
+    AfterValidator(_one_line_secret),
+    AfterValidator(_header_secret),
+    Words("text of one line in ASCII"),
+]
 Texts = Annotated[
     tuple[str, ...], BeforeValidator(_list), Words("a list, in the environment separated by commas")
 ]
