@@ -38,7 +38,7 @@ def random_ticks(count: int, first_id: int = 1) -> list[Tick]:
         quantity = round(choice.random(), 5)
         time_ns = DAY + trade_id * 10**9 // RATE
         symbol = choice.randint(1, SYMBOLS)
-        ticks.append(Tick(symbol, trade_id, 1, price, quantity, price - 0.01, price, time_ns, 1))
+        ticks.append(Tick(symbol, trade_id, 1, price, quantity, round(price - 0.01, 2), price, time_ns, 1))
     return ticks
 
 

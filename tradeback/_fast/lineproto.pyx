@@ -16,6 +16,10 @@ cdef enum:
     NAMES_AND_NUMBERS = 288     # bytes: the longest line without what stands before its fields
     POINTS_A_MILLISECOND = 1_000_000
 
+cdef const char *PAIRS = (
+    b"0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+    b"5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
+)
 cdef double SCALE = 1e8         # exact, and finer than what exchanges trade in
 cdef double LARGEST_SCALED = 9007199254740992.0 / 1e8     # 2**53: above it not every integer is a double
 
@@ -81,23 +85,29 @@ cdef inline char *put_text(char *out, const char *text) noexcept:
 
 cdef char *put_integer(char *out, int64_t value) noexcept:
     cdef char digits[20]
-    cdef int count = 0
+    cdef int begin = 20
     cdef uint64_t rest = <uint64_t>value
     if value < 0:
         out[0] = c"-"
         out += 1
         rest = 0 - rest
-    while True:
-        digits[count] = c"0" + <char>(rest % 10)
-        rest //= 10
-        count += 1
-        if rest == 0:
-            break
-    while count:
-        count -= 1
-        out[0] = digits[count]
-        out += 1
-    return out
+    while rest >= 100:
+        begin -= 2
+        put_pair(digits + begin, rest % 100)
+        rest //= 100
+    if rest >= 10:
+        begin -= 2
+        put_pair(digits + begin, rest)
+    else:
+        begin -= 1
+        digits[begin] = c"0" + <char>rest
+    memcpy(out, digits + begin, 20 - begin)
+    return out + 20 - begin
+
+
+cdef inline void put_pair(char *out, uint64_t value) noexcept:
+    """The two digits of 0 to 99."""
+    memcpy(out, PAIRS + 2 * value, 2)
 
 
 cdef char *put_double(char *out, double value) except NULL:
@@ -106,11 +116,10 @@ cdef char *put_double(char *out, double value) except NULL:
     Where an integer divided by 10**8 is this double, that decimal is one that rounds to it: both operands are exact
     and IEEE 754 rounds a quotient to the nearest. All else goes through Python's `repr`.
     """
-    cdef int64_t scaled, whole, rest
+    cdef int64_t scaled
+    cdef uint64_t rest, last
     cdef char *text
     cdef size_t size
-    cdef int places = 8
-    cdef int place
     if -LARGEST_SCALED < value < LARGEST_SCALED:
         scaled = llrint(value * SCALE)
         if <double>scaled / SCALE == value:
@@ -118,18 +127,21 @@ cdef char *put_double(char *out, double value) except NULL:
                 out[0] = c"-"
                 out += 1
                 scaled = -scaled
-            whole = scaled // 100_000_000
+            out = put_integer(out, scaled // 100_000_000)
             rest = scaled % 100_000_000
-            out = put_integer(out, whole)
             if rest:
-                while rest % 10 == 0:
-                    rest //= 10
-                    places -= 1
                 out[0] = c"."
-                for place in range(places, 0, -1):
-                    out[place] = c"0" + <char>(rest % 10)
-                    rest //= 10
-                out += places + 1
+                last = rest % 10_000
+                rest //= 10_000
+                put_pair(out + 1, rest // 100)
+                put_pair(out + 3, rest % 100)
+                out += 5
+                if last:
+                    put_pair(out, last // 100)
+                    put_pair(out + 2, last % 100)
+                    out += 4
+                while (out - 1)[0] == c"0":
+                    out -= 1
             return out
     text = PyOS_double_to_string(value, c"r", 0, 0, NULL)
     size = strlen(text)
