@@ -45,13 +45,15 @@ def test_a_server_that_was_killed_is_written_to_again(
 
 
 def test_a_server_that_hangs_costs_the_timeout(own_influx_server: InfluxServer, tmp_path: Path) -> None:
-    with closing(influx_history(own_influx_server)(tmp_path / "data", INFLUX_TIMEOUT="200ms")) as history:
+    opened = influx_history(own_influx_server)
+    with closing(opened(tmp_path / "data", INFLUX_TIMEOUT="200ms")) as history:
         own_influx_server.halt()
         try:
             with pytest.raises(HistoryError, match="does not answer"):
                 history.write(minutes(minute(0)))
         finally:
             own_influx_server.go_on()
+    with closing(opened(tmp_path / "data")) as history:
         history.write(minutes(minute(0)))
         assert history.bars(1, "5m", *EVER) != []
 

@@ -199,8 +199,12 @@ def test_a_database_that_cannot_be_read_and_one_that_was_restored(tmp_path: Path
             async with told.listening(), watching(accounts, path) as watch:
                 await until(lambda: set(told.users) == {alice.id, bob.id} and told.pinned == {"ETHUSDT"})
                 content = place.read_bytes()
-                place.write_bytes(b"no database" * 1000)
-                await until(lambda: "cannot be read" in watch.state()["error"])
+                for wrong, said in (
+                    (b"", "what it held is gone"),
+                    (b"no database" * 1000, "is no SQLite database"),
+                ):
+                    place.write_bytes(wrong)
+                    await until(lambda said=said: said in watch.state()["error"])
                 beats = told.beats
                 assert set(told.users) == {alice.id, bob.id}  # nobody is logged out by that
                 place.write_bytes(content)

@@ -15,6 +15,7 @@ from tradeback.errors import DataFolderError
 
 LOCK_PATIENCE_S = 5.0  # how long a statement waits for another process's transaction
 TORN_CATALOG = "it is torn: restore it from a backup, for the stream ids in it must not change"
+EMPTIED = "what it held is gone: if a copy is being put in its place, wait, else restore one"
 
 _REMEDIES = {
     sqlite3.SQLITE_BUSY: "another process keeps it locked: stop that one, or try again",
@@ -55,6 +56,8 @@ def plain_errors(place: object, *, torn: str = TORN_CATALOG) -> Iterator[None]:
         # The low byte is the kind of error, the rest tells where it arose.
         kind = getattr(cause, "sqlite_errorcode", 0) & 0xFF
         remedy = torn if kind == sqlite3.SQLITE_CORRUPT else _REMEDIES.get(kind)
+        if kind == sqlite3.SQLITE_ERROR and str(cause).startswith("no such table"):
+            remedy = EMPTIED
         if remedy is None:
             raise
         raise DataFolderError(f"The database {place} cannot be used: {remedy}") from error
