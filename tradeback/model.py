@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol, Self
@@ -74,6 +74,13 @@ class Symbol:
         }
         known = {name: value for name, value in row.items() if name in names}
         return cls(SymbolInfo(**{**known, **amounts}), stream_id)
+
+    def to_row(self) -> dict[str, Any]:
+        """What `from_row` takes: amounts as text, for a JSON number would lose digits."""
+        row = asdict(self.info)
+        for name in ("min_quantity", "max_quantity", "step_size", "min_notional"):
+            row[name] = None if row[name] is None else f"{row[name]:f}"
+        return row | {"stream_id": self.stream_id}
 
 
 class Tick(NamedTuple):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,43 @@ def check_while_away(there: There, token: str) -> None:
         took.append(time.monotonic() - began)
     assert sorted(took)[10] < 0.5, took
     assert there.api.get("/api/v1/health") == {"status": "ok"}
+
+
+@pytest.mark.timeout(300)
+def test_all_start_while_it_is_away_and_find_it_later(
+    tmp_path: Path, own_mariadb_server: MariadbServer
+) -> None:
+    environment = {**own_mariadb_server.environment, **SETTINGS}
+    with running(tmp_path, own_mariadb_server) as there:
+        assert there.login().status == 200
+    own_mariadb_server.halt()
+    with (
+        SimProcess("--symbols", "5", "--rate", "2000", "--paused") as sim,
+        ServerProcess(tmp_path, sim, **environment) as server,
+        ApiProcess(tmp_path, WS_PORT=str(server.ws_port), **environment) as api,
+    ):
+        server.await_subscribed(2)
+        assert "the symbols of the last start serve" in (tmp_path / "server.log").read_text()
+        trade_and_drain(sim.rest_endpoint, 500)
+        assert api.get("/api/v1/health") == {"status": "ok"}
+        answer = api.ask("/api/v1/symbols")
+        assert (answer.status, answer.json["error"]["component"]) == (503, "catalog")
+
+        def go_on_once_it_is_waited_for() -> None:
+            log = tmp_path / "recorder.log"
+            before = log.read_text().count("a store is away")
+            await_true("the recorder waits", lambda: log.read_text().count("a store is away") > before)
+            own_mariadb_server.go_on()
+
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(go_on_once_it_is_waited_for)
+            with RecorderProcess(tmp_path, sim, **environment) as recorder:
+                waiting.result()
+                recorder.await_stored(repaired=True)
+                await_true("the API finds it", lambda: api.ask("/api/v1/symbols").status == 200)
+    # One that was never reached before has no symbols to start with.
+    own_mariadb_server.kill()
+    (tmp_path / "other").mkdir()
+    with SimProcess("--symbols", "5") as sim, pytest.raises(AssertionError, match="ended with 1"):
+        ServerProcess(tmp_path / "other", sim, **environment)
+    assert "cannot be reached" in (tmp_path / "other" / "server.log").read_text()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import click
 import structlog
@@ -13,7 +15,7 @@ import structlog
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.config import Config, notices
-from tradeback.errors import TradebackError
+from tradeback.errors import StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
 from tradeback.log import set_up_logging
 from tradeback.recorder.app import Recorder
@@ -26,6 +28,9 @@ from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 
 log = structlog.get_logger(__name__)
+
+OPEN_RETRY_MIN = 0.5
+OPEN_RETRY_MAX = 10.0
 
 
 @click.command("recorder")
@@ -66,13 +71,13 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
     folder = config.data.of(chosen.name)
     if replay is not None and (silent := _published(config)):
         log.warning("a recording is no news: it goes into the stores alone", not_published_to=silent)
-    with (
-        RecorderLock(folder),
-        contextlib.closing(open_catalog(config)) as catalog,
-        contextlib.closing(open_accounts(config)) as accounts,
-        contextlib.closing(open_history(config, write=True)) as history,
-        contextlib.ExitStack() as stack,
-    ):
+    with RecorderLock(folder), contextlib.ExitStack() as stack:
+        catalog = await _opened(lambda: open_catalog(config), stop, stack)
+        accounts = await _opened(lambda: open_accounts(config), stop, stack)
+        history = await _opened(lambda: open_history(config, write=True), stop, stack)
+        if catalog is None or accounts is None or history is None:
+            log.info("recorder stopped before its stores could be opened")
+            return
         cache = open_cache(config)
         if cache is not None:
             stack.callback(cache.close)
@@ -96,6 +101,40 @@ async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_
         if replay is not None and stop.is_set():
             raise TradebackError(f"stopped before the end of {replay}: the same command goes on where it was")
     log.info("recorder stopped")
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Kind = TypeVar("Kind", bound=_Closable)
+
+
+async def _opened(
+    open_it: Callable[[], Kind], stop: asyncio.Event, stack: contextlib.ExitStack
+) -> Kind | None:
+    """What is opened, and closed with the stack. One on a machine that does not answer is waited for: the server goes
+    on journaling meanwhile. None where `stop` came before it."""
+    pause, said = OPEN_RETRY_MIN, ""
+    while not stop.is_set():
+        try:
+            opened = await asyncio.to_thread(open_it)
+        except StoreError as error:
+            if not error.away:
+                raise
+            if str(error) != said:
+                log.warning(
+                    "a store is away: it is waited for, and the journal keeps what comes", reason=str(error)
+                )
+            said = str(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+            pause = min(pause * 2, OPEN_RETRY_MAX)
+        else:
+            stack.callback(opened.close)
+            return opened
+    return None
 
 
 def _published(config: Config) -> list[str]:

@@ -15,13 +15,14 @@ from tradeback._fast.epoll import new_event_loop
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.config import Config, notices
-from tradeback.errors import ConfigError, ExchangeError, TradebackError
+from tradeback.errors import ConfigError, ExchangeError, StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
 from tradeback.exchange.rest import ExchangeRest
 from tradeback.log import set_up_logging
 from tradeback.model import Symbol
 from tradeback.server.app import Server
 from tradeback.store.catalog import open_catalog
+from tradeback.store.symbols_copy import keep_symbols, kept_symbols
 from tradeback.tokens import load_secret
 
 log = structlog.get_logger(__name__)
@@ -100,7 +101,28 @@ def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:
 
 
 async def load_symbols(config: Config) -> list[Symbol]:
-    """The catalog's symbols, brought up to date where the exchange answers; what is stored serves otherwise."""
+    """The catalog's symbols, brought up to date where the exchange answers; what is stored serves otherwise.
+
+    A catalog on another machine may be away: then those of the last start serve, and the recorder tells the others.
+    """
+    folder = config.data.of(config.exchange.name)
+    remote = bool(config.database.mysql.host)
+    try:
+        symbols = await _symbols_of_the_catalog(config)
+    except StoreError as error:
+        kept = kept_symbols(folder) if remote and error.away else []
+        if not kept:
+            raise
+        log.warning(
+            "the catalog is away, the symbols of the last start serve", reason=str(error), kept=len(kept)
+        )
+        return kept
+    if remote:
+        keep_symbols(folder, symbols)
+    return symbols
+
+
+async def _symbols_of_the_catalog(config: Config) -> list[Symbol]:
     with contextlib.closing(open_catalog(config)) as catalog:
         try:
             async with asyncio.timeout(SYNC_TIMEOUT), ExchangeRest(config.exchange.rest_endpoint) as rest:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -130,7 +129,7 @@ class Watch:
         for start in range(0, len(new), SYMBOLS_PER_LINE):
             part = new[start : start + SYMBOLS_PER_LINE]
             try:
-                await self._server.ask({"type": "learn", "symbols": [_row(symbol) for symbol in part]})
+                await self._server.ask({"type": "learn", "symbols": [symbol.to_row() for symbol in part]})
             except ControlRefusedError as error:
                 # The same would be refused again; what else there is must get through.
                 log.error("the server refused symbols of the catalog", reason=str(error))
@@ -162,11 +161,3 @@ def _believable(listed: Iterable[SymbolInfo], known: Iterable[Symbol]) -> None:
             f"the exchange lists {len(left)} of the {len(active)} symbols that are traded: it is not believed; where "
             "that is right, `tradeback symbols sync` takes it over"
         )
-
-
-def _row(symbol: Symbol) -> dict[str, Any]:
-    """A catalog row as `learn` takes it: amounts as text, for a JSON number would lose digits."""
-    info = asdict(symbol.info)
-    for name in ("min_quantity", "max_quantity", "step_size", "min_notional"):
-        info[name] = None if info[name] is None else f"{info[name]:f}"
-    return info | {"stream_id": symbol.stream_id}
