@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import Audit, Up, await_sums_of_ledger
+from tests.e2e.running import Audit, Up, await_sums_of_ledger, quantity_decimals
 from tests.scale import CHAOS
 
 RATE = 5_000
@@ -18,23 +18,13 @@ CLIENTS = 200 if CHAOS else 40
 SECONDS = 120.0 if CHAOS else 6.0
 
 
-def precisions(up: Up) -> dict[str, int]:
-    """Decimals of each symbol's quantity, from the exchange's step size."""
-    info = up.sim("/api/v3/exchangeInfo")
-    steps = {
-        symbol["symbol"]: next(f["stepSize"] for f in symbol["filters"] if f["filterType"] == "LOT_SIZE")
-        for symbol in info["symbols"]
-    }
-    return {name: len(step.rstrip("0").partition(".")[2]) for name, step in steps.items()}
-
-
 def trade_under(
     folder: Path, disturb: Callable[[Up, Audit, float], None], *, seconds: float = SECONDS
 ) -> dict[str, Any]:
     """Clients subscribe while the market is paused; it runs, `disturb` acts, it pauses; then all must agree."""
     arguments = ["--sim-rate", str(RATE), "--sim-symbols", str(SYMBOLS), "--sim-paused"]
     with Up(folder, *arguments) as up:
-        decimals = precisions(up)
+        decimals = quantity_decimals(up.rest)
         with Audit(up.ws_port, CLIENTS, sorted(decimals)) as audit:
             up.await_subscribed(SYMBOLS)
             up.sim("/sim/resume")

@@ -99,9 +99,8 @@ class Up(Child):
         pause_and_drain(self.rest)
 
     def ledger(self, symbol: str) -> dict[str, Any]:
-        """What was really traded: `quantity` (a Decimal), `count`, `last_id` of one symbol."""
-        content: dict[str, Any] = self.sim("/sim/ledger", symbol=symbol)
-        return {**content, "quantity": Decimal(content["sum"])}
+        """What was really traded, of one symbol."""
+        return ledger_of(self.rest, symbol)
 
     def _ended(self) -> None:
         if self.process.stdout is not None and not self.process.stdout.closed:
@@ -128,6 +127,10 @@ class SimProcess(Child):
     def get(self, path: str, /, **parameters: object) -> Any:
         """Ask its REST interface, the `/sim/...` paths included."""
         return get_json(self.rest_endpoint + path, parameters)
+
+    def ledger(self, symbol: str) -> dict[str, Any]:
+        """What was really traded, of one symbol."""
+        return ledger_of(self.rest_endpoint, symbol)
 
     def pause_and_drain(self) -> None:
         """Stop the market and wait until every message made was handed out."""
@@ -210,6 +213,21 @@ def get_json(url: str, parameters: dict[str, object]) -> Any:
     query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
     with urllib.request.urlopen(url + query, timeout=30) as answer:
         return json.load(answer)
+
+
+def ledger_of(rest: str, symbol: str) -> dict[str, Any]:
+    """What was really traded at a simulated exchange: `quantity` (a Decimal), `count`, `last_id` of one symbol."""
+    content: dict[str, Any] = get_json(f"{rest}/sim/ledger", {"symbol": symbol})
+    return {**content, "quantity": Decimal(content["sum"])}
+
+
+def quantity_decimals(rest: str) -> dict[str, int]:
+    """Decimals of each symbol's quantity, from the exchange's step size."""
+    steps = {
+        symbol["symbol"]: next(f["stepSize"] for f in symbol["filters"] if f["filterType"] == "LOT_SIZE")
+        for symbol in get_json(f"{rest}/api/v3/exchangeInfo", {})["symbols"]
+    }
+    return {name: len(step.rstrip("0").partition(".")[2]) for name, step in steps.items()}
 
 
 def ask_control(path: Path, message: dict[str, object]) -> dict[str, Any]:
@@ -331,7 +349,7 @@ class Audit:
         self.process.wait()
 
 
-def await_sums_of_ledger(up: Up, audit: Audit, precisions: dict[str, int]) -> None:
+def await_sums_of_ledger(up: Up | SimProcess, audit: Audit, precisions: dict[str, int]) -> None:
     """Wait until for every client the sum of volumes, rounded to the quantity precision, is the exchange's ledger.
 
     The market is paused and drained. A client whose receive window was shut for long is told only when the kernel

@@ -88,6 +88,9 @@ def test_all_is_well_and_the_recorder_is_killed(there: There) -> None:
             assert said["components"]["prices"]["symbols_with_price"] == 2
             assert said["components"]["catalog"]["active_symbols"] == 3
             assert said["feed"]["state"] == "ok"
+            # They are told once a second.
+            sinks = there.awaited(lambda said: {"history", "indicators"} <= said["sinks"].keys())["sinks"]
+            assert {sink["state"] for sink in sinks.values()} == {"ok"}
             assert 0 <= said["feed"]["age_ms"] <= 2_000
             assert {name: told["state"] for name, told in said["processes"].items()} == {
                 "recorder": "running",

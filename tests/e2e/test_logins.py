@@ -88,6 +88,7 @@ def test_a_login_and_its_end(there: Accounts) -> None:
     assert there.ask("auth/logout", cookie, "POST").status == 401
 
 
+@pytest.mark.embedded("its file is looked into")
 def test_only_the_tokens_hash_is_stored(there: Accounts) -> None:
     token = there.token(there.user("hashed"))
     content = (there.folder / "sim" / "catalog.sqlite").read_bytes()
@@ -516,6 +517,7 @@ def test_a_secret_that_others_can_read_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in (tmp_path / "api.log").read_text()
 
 
+@pytest.mark.embedded("its file is moved away")
 def test_without_a_catalog_nobody_is_let_in_and_the_component_is_named(tmp_path: Path) -> None:
     with accounts_api(tmp_path) as there:
         token = there.token(there.user("alice"))
@@ -530,6 +532,7 @@ def test_without_a_catalog_nobody_is_let_in_and_the_component_is_named(tmp_path:
         assert there.let_in(token)
 
 
+@pytest.mark.embedded("its file is locked")
 def test_while_the_catalog_is_locked_sessions_go_on_and_nobody_logs_in(tmp_path: Path) -> None:
     with FakeClock(tmp_path) as clock, accounts_api(tmp_path, **clock.environment) as there:
         token = there.token(there.user("alice"))

@@ -11,13 +11,14 @@ from functools import cache
 from pathlib import Path
 
 from tests.servers.influx import InfluxServer
+from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
 from tradeback.config import Config, load_config
 
 ASKED_FOR = os.environ.get("TRADEBACK_TEST_SERVICES") == "1"
-SERVERS: tuple[type[RealServer], ...] = (RedisServer, NatsServer, InfluxServer)
+SERVERS: tuple[type[RealServer], ...] = (RedisServer, NatsServer, MariadbServer, InfluxServer)
 MOST_FOLDERS = 10_000  # of one worker
 
 
@@ -34,6 +35,7 @@ class Services:
                 RedisServer(folder / "redis", "--databases", str(MOST_FOLDERS))
             )
             self._nats = self._running.enter_context(NatsServer(folder / "nats"))
+            self._mariadb = self._running.enter_context(MariadbServer(folder / "mariadb"))
             self._influx = (
                 self._running.enter_context(InfluxServer(folder / "influx"))
                 if InfluxServer.program() is not None
@@ -50,7 +52,12 @@ class Services:
         return self._of_folder[folder]
 
     def _prepared(self, number: int) -> dict[str, str]:
-        settings = {**self._redis.environment, "REDIS_DB": str(number), **self._nats.environment}
+        settings = {
+            **self._redis.environment,
+            "REDIS_DB": str(number),
+            **self._nats.environment,
+            **self._mariadb.environment_of(self._mariadb.new_database()),
+        }
         if self._influx is not None:
             bucket = f"folder{number}"
             self._influx.make_bucket(bucket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -11,11 +12,16 @@ import pytest
 from tests.servers.influx import InfluxServer
 from tests.store.conftest import influx_history, sqlite_config
 from tests.store.test_history import DAY, EVER, minute, minutes, tick
-from tradeback.errors import HistoryError, UnknownSymbolError
+from tradeback._fast.journal import JournalTrade, Record
+from tradeback._fast.stats import Stats
+from tradeback.errors import DataFolderError, HistoryError, UnknownSymbolError
+from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
+from tradeback.recorder.history_sink import HistorySink
 from tradeback.store.base import HistoryBatch
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_influx import InfluxHistory
+from tradeback.store.history_sqlite import HISTORY_FILE
 from tradeback.store.influx import Influx, escape_tag, nanoseconds
 
 
@@ -35,9 +41,12 @@ def test_a_server_that_was_killed_is_written_to_again(
             ):
                 history.write(batch)
         assert (history.places(), history.covered()) == ({"journal": 1}, {})
-        with pytest.raises(HistoryError, match="cannot be reached"):
-            history.bars(1, "1m", *EVER)
+        for ask in (history.check, lambda: history.bars(1, "1m", *EVER)):
+            with pytest.raises(HistoryError, match="cannot be reached") as told:
+                ask()
+            assert told.value.away
         own_influx_server.start()
+        history.check()
         history.write(batch)
         assert [each.trade_id for each in history.ticks(1, *EVER)] == [1, 2]
         assert history.bars(1, "1m", *EVER) == [minute(0)]
@@ -174,3 +183,29 @@ def test_what_is_read_while_it_is_written_is_whole(influx_server: InfluxServer, 
         writing.join()
         assert list(reader.ticks(1, *EVER)) == written
         assert reader.bars(1, "1m", *EVER) == [minute(0, 5_981, price=9_000.0)]
+
+
+def test_a_batch_that_was_cut_off_counts_once_in_its_bars(
+    influx_server: InfluxServer, tmp_path: Path
+) -> None:
+    """Its points are there, the places are not: the recorder reads the same trades again."""
+    trades: list[Record] = [
+        JournalTrade(n, 1, n, 1, 100.0, 0.5, 0.0, 0.0, DAY + n * 1_000_000, 0, 0) for n in range(1, 6)
+    ]
+    with closing(influx_history(influx_server)(tmp_path)) as history:
+        stats = Stats.in_memory(RECORDER_VALUES, RECORDER_HISTOGRAMS)
+        sink = HistorySink(tmp_path, stats, 0.005, history, lambda _: 5)
+        sink.open()
+        sink.take("journal", trades[:2])
+        sink.commit({"journal": 3})
+        sink.take("journal", trades[2:4])
+        with closing(sqlite3.connect(tmp_path / "sim" / HISTORY_FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(DataFolderError, match="locked"):
+                sink.commit({"journal": 5})
+        assert [each.trade_id for each in history.ticks(1, *EVER)] == [1, 2, 3, 4]
+        assert sink.open() == {"journal": 3}
+        sink.take("journal", trades[2:])
+        sink.commit({"journal": 6})
+        (bar,) = history.bars(1, "1m", *EVER)
+        assert (bar.trade_count, bar.volume) == (5, 2.5)

@@ -274,10 +274,10 @@ def test_damaged_records_become_a_gap(
     with running(sink):
         await_stored(sink, tmp_path)
         until(lambda: bool(history.gaps(1)))
+        assert [gap[:3] for gap in history.gaps(1)] == [(1, 10, 11)]
         # Whoever fetches it closes it, as any other.
         with JournalWriter.open(tmp_path / "repairs", "sim") as repairs:
             append(repairs, range(10, 12), flags=FLAGS["repair"])
-            assert [gap[:3] for gap in history.gaps(1)] == [(1, 10, 11)]
             await_stored(sink, tmp_path)
     assert (history.covered(), history.gaps()) == ({1: [(1, 20)]}, [])
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tradeback.config import Config
+from tests.servers.mariadb import MariadbServer
+from tests.servers.slow import SlowWay
+from tradeback.config import Config, load_config
+from tradeback.errors import CatalogError
 from tradeback.model import SymbolInfo
 from tradeback.recorder import symbols
 from tradeback.recorder.symbols import PRECISION_UNKNOWN, SymbolBook
@@ -60,3 +63,20 @@ def test_a_precision_that_changed_is_seen_within_a_minute(
 
 def test_a_catalog_that_was_lost_costs_no_digit(catalog: SqlCatalog) -> None:
     assert SymbolBook(catalog).quantity_precision(1) == PRECISION_UNKNOWN
+
+
+def test_a_catalog_that_is_away_leaves_what_is_known(
+    mariadb_server: MariadbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = mariadb_server.environment_of(mariadb_server.new_database())
+    with SlowWay(mariadb_server.port) as way:
+        environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim", **settings}
+        catalog = open_catalog(load_config(environ=environ | {"MYSQL_PORT": str(way.port)}))
+        catalog.sync_symbols([info("BTCUSDT")])
+        book = SymbolBook(catalog)
+        assert book.quantity_precision(1) == 5
+    monkeypatch.setattr(symbols, "READ_AGAIN_AFTER", 0.0)
+    assert book.quantity_precision(1) == 5
+    with pytest.raises(CatalogError, match="it cannot be reached"):
+        book.symbol(2)
+    catalog.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -14,10 +15,15 @@ from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.metrics import read_counters
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import MS_NS, SymbolBook, current_price
+from tradeback.errors import HistoryError
+from tradeback.store.stats import Reading
 
 log = structlog.get_logger(__name__)
 
 PROCESSES = ("server", "recorder")
+# Of the recorder, as it counts them: `recorder/counters.py`.
+SINKS = ("history", "indicators", "cache", "bus")
+SINK_STATES = {1: "ok", 2: "failing"}
 ALIVE = b'{"status":"ok"}'
 
 
@@ -40,7 +46,11 @@ class Components:
 
     def _history(self) -> dict[str, Any]:
         with self._stores.history.use() as history:
-            return {"journal_places": history.places()}
+            history.check()
+            places: dict[str, int] = {}
+            with suppress(HistoryError):  # they are not kept where this machine could read them
+                places = history.places()
+            return {"journal_places": places}
 
     def _prices(self) -> dict[str, Any]:
         now_ns = time.time_ns()
@@ -63,8 +73,9 @@ class Components:
 class HealthResource:
     """`GET /health`: it touches nothing; `/health/ready` and `/health/detailed` ask.
 
-    503 where something cannot be read. Where all can be read, but a process is not running or the exchange has been
-    silent for `mute_limit` seconds, the detailed one says `degraded` with 200: what is stored is answered all the same.
+    503 where something cannot be read. Where all can be read, but a process is not running, one of the recorder's sinks
+    fails, or the exchange has been silent for `mute_limit` seconds, the detailed one says `degraded` with 200: what is
+    stored is answered all the same.
     """
 
     def __init__(self, components: Components, stores: Stores, mute_limit: float) -> None:
@@ -91,18 +102,20 @@ class HealthResource:
             log.warning("a component cannot be read", component=error.component, reason=str(error))
             components["counters"] = _took(began, {"state": "unavailable"})
             processes = {name: _process("unknown") for name in PROCESSES}
+            sinks: dict[str, dict[str, Any]] = {}
         else:
             components["counters"] = _took(began, {"state": "ok"})
             processes = {name: _process("never started") for name in PROCESSES} | {
                 name: _process("running" if reading.running else "ended", reading.started_ns)
                 for name, reading in read.items()
             }
+            sinks = _sinks(read.get("recorder"))
         running = all(processes[name]["state"] == "running" for name in PROCESSES)
         self._answer(
             response,
-            {"components": components, "feed": feed, "processes": processes},
+            {"components": components, "feed": feed, "processes": processes, "sinks": sinks},
             all(told["state"] == "ok" for told in components.values()),
-            fresh=running and feed["state"] == "ok",
+            fresh=running and feed["state"] == "ok" and all(sink["state"] == "ok" for sink in sinks.values()),
         )
 
     def _feed(self, age_ms: int | None) -> dict[str, Any]:
@@ -123,6 +136,19 @@ def _took(began: float, told: dict[str, Any]) -> dict[str, Any]:
 
 def _process(state: str, started_ns: int | None = None) -> dict[str, Any]:
     return {"state": state, "started_ms": None if started_ns is None else started_ns // MS_NS}
+
+
+def _sinks(recorder: Reading | None) -> dict[str, dict[str, Any]]:
+    """What the recorder's sinks said last, those that there are: their state, and how many records they are behind."""
+    if recorder is None or not recorder.running:
+        return {}
+    found = {}
+    for name in SINKS:
+        state = recorder.values.get(f"sink_{name}")
+        lag = recorder.values.get(f"lag_{name}")
+        if state is not None and lag is not None and state.value in SINK_STATES:
+            found[name] = {"state": SINK_STATES[state.value], "lag": lag.value}
+    return found
 
 
 class WebSocketResource:

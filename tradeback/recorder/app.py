@@ -53,6 +53,7 @@ RETAIN_EVERY = 600.0
 SERVICE_RETRY_MIN = 1.0
 SERVICE_RETRY_MAX = 60.0
 REST_ATTEMPTS = 2  # of one request; who asked waits longer and longer by itself, and lets others go first
+SINK_IS_WELL, SINK_FAILS = 1, 2  # of the counters `sink_...`
 REPAIRS_SEGMENT_BYTES = 4 * 1024 * 1024  # repairs are few
 
 Service = Callable[[], Awaitable[None]]
@@ -324,8 +325,9 @@ class Recorder:
         """What sinks and services know of themselves, for whoever reads the mapped counters."""
         while True:
             for sink in self.sinks:
-                lag = sum(journal["lag"] for journal in sink.state()["journals"].values())
-                self.stats.put(f"lag_{sink.name}", lag)
+                state = sink.state()
+                self.stats.put(f"lag_{sink.name}", sum(one["lag"] for one in state["journals"].values()))
+                self.stats.put(f"sink_{sink.name}", SINK_FAILS if state["error"] else SINK_IS_WELL)
             for counts in self.counts:
                 for name, value in counts().items():
                     self.stats.put(name, value)

@@ -48,6 +48,14 @@ _VALUES = (
     ("rows_expired", "counter", "rows deleted from the history because of their age"),
     ("announcements", "counter", "times that accounts were said to have changed on another machine"),
     ("announcement_errors", "counter", "times that nobody could be heard who says so"),
+    *(
+        (
+            f"sink_{name}",
+            "gauge",
+            f"the sink {name}: 0 there is none, 1 all is well, 2 it fails and tries again",
+        )
+        for name in ("history", "indicators", "cache", "bus")
+    ),
 )
 
 RECORDER_VALUES = tuple((index, *value) for index, value in enumerate(_VALUES))

@@ -6,8 +6,10 @@ The history's own places, written in the same transaction, are the truth; its id
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
 
 import structlog
@@ -56,6 +58,7 @@ class HistorySink(Sink):
         self._ticks: list[Tick] = []
         self._taken: Counter[str] = Counter()  # what will have been counted once the batch is stored
         self._coverage = Coverage({})
+        self._committed: dict[int, list[tuple[int, int]]] | None = None  # id ranges; None: to be asked for
         self._bars: MinuteBars | None = None
         self._new_gaps = 0
         self._new_in: set[int] = set()  # stream ids that begin or have new gaps
@@ -69,8 +72,9 @@ class HistorySink(Sink):
         self._taken.clear()
         self._new_gaps = 0
         self._new_in.clear()
+        self._committed = None
         self._coverage = Coverage(history.covered(), history.gaps())
-        self._bars = MinuteBars(history.ticks, self._newest, self._precision) if self._with_bars else None
+        self._bars = MinuteBars(self._stored, self._newest, self._precision) if self._with_bars else None
         self._count_gaps()
         self._look_for_holes()
         return history.places()
@@ -108,6 +112,17 @@ class HistorySink(Sink):
         """The newest of what is stored, bar or tick: while no bars were made, ticks came all the same."""
         bars = self._history.bars(stream_id, "1m", 0, FAR_FUTURE_NS, limit=1)
         return max(bars[-1].open_time if bars else 0, self._history.newest_tick(stream_id))
+
+    def _stored(self, stream_id: int, start: int, end: int) -> Iterator[Tick]:
+        """A symbol's ticks, those that the id ranges tell of. A history without transactions may hold others: of a
+        batch that was cut off, which come from the journal once more."""
+        if self._committed is None:
+            self._committed = self._history.covered()
+        ranges = self._committed.get(stream_id, [])
+        for tick in self._history.ticks(stream_id, start, end):
+            at = bisect_right(ranges, tick.trade_id, key=itemgetter(0)) - 1
+            if at >= 0 and tick.trade_id <= ranges[at][1]:
+                yield tick
 
     def take(self, journal: str, records: list[Record]) -> None:
         ticks = self._ticks
@@ -164,6 +179,7 @@ class HistorySink(Sink):
                 places=places,
             )
         )
+        self._committed = None
         if self._ticks:
             self.newest_ns = self._ticks[-1].ts_event
         for name, amount in self._taken.items():

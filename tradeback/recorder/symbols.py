@@ -7,6 +7,7 @@ import time
 
 import structlog
 
+from tradeback.errors import StoreError
 from tradeback.model import Symbol
 from tradeback.store.base import Catalog
 
@@ -14,12 +15,14 @@ log = structlog.get_logger(__name__)
 
 ASK_AGAIN_AFTER = 1.0
 READ_AGAIN_AFTER = 60.0
+READ_AFTER_FAILURE = 10.0
 PRECISION_UNKNOWN = 8  # the finest that the exchange has
 
 
 class SymbolBook:
     """Reads the catalog again when it is asked for a symbol that it does not know, for each at most once a second,
-    and once a minute, since precisions may change. Methods may raise DataFolderError."""
+    and once a minute, since precisions may change. Where the catalog cannot be read, what was read last serves; who
+    asks for a symbol that is not in it gets a StoreError, as does `read`."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -58,7 +61,13 @@ class SymbolBook:
             self._asked[key] = now
         elif now - self._read_at < READ_AGAIN_AFTER:
             return found
-        self.read()
+        try:
+            self.read()
+        except StoreError:
+            if found is None:
+                raise
+            # The precisions that are known serve on. Who asks next waits for nothing.
+            self._read_at = now - READ_AGAIN_AFTER + READ_AFTER_FAILURE
         return self._symbols.get(key)
 
     def quantity_precision(self, stream_id: int) -> int:

@@ -133,6 +133,10 @@ class History(Protocol):
         """
         ...
 
+    def check(self) -> None:
+        """Return where it can be read. Cheap."""
+        ...
+
     def places(self) -> dict[str, int]:
         """The next sequence number of each journal, as the last batch told it."""
         ...

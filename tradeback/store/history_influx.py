@@ -148,6 +148,9 @@ class InfluxHistory:
 
     # ---- reading
 
+    def check(self) -> None:
+        self._influx.check()
+
     def places(self) -> dict[str, int]:
         return self._book.places()
 

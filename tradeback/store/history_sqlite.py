@@ -93,6 +93,9 @@ class SqliteHistory:
                 _store_folded(connection, span)
             return changed
 
+    def check(self) -> None:
+        self.places()
+
     def places(self) -> dict[str, int]:
         with self._file.reading() as connection:
             return dict(connection.execute("SELECT journal, next_seq FROM places"))

@@ -23,6 +23,8 @@ from tradeback.errors import HistoryError
 # What fits into an i64 and into InfluxDB, which keeps the ends of the range for itself.
 FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
 WRITE_BYTES = 4 << 20  # of one request, before it is packed
+# Asks for nothing, of the bucket that it names.
+_EMPTY = """from(bucket: bucket) |> range(start: 0, stop: 1) |> limit(n: 1)"""
 _DIALECT = {
     "header": True,
     "delimiter": ",",
@@ -78,6 +80,11 @@ class Influx:
             self._fail(error)
         return self._rows(text)
 
+    def check(self) -> None:
+        """Return where it answers and lets this token read the bucket."""
+        for _ in self.query(_EMPTY):
+            pass
+
     def delete(self, start_ns: int, end_ns: int, predicate: str) -> None:
         """Delete the points from `start_ns` to before `end_ns` that a predicate of InfluxDB's delete API fits."""
         self._check_open()
@@ -115,10 +122,12 @@ class Influx:
     def _fail(self, error: Exception) -> NoReturn:
         if not isinstance(error, ApiException):
             said = str(error) or type(error).__name__
-            raise HistoryError(
+            away = HistoryError(
                 f"InfluxDB at {self.place} cannot be reached or does not answer ({said}): start it, or correct "
                 "INFLUX_URL"
-            ) from error
+            )
+            away.away = True
+            raise away from error
         remedy = {
             401: "give it a token that it knows with INFLUX_TOKEN",
             403: "give the token the right to read and write the bucket",

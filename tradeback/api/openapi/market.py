@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradeback.api.bars import DEFAULT_BARS, MAX_BARS
-from tradeback.api.health import PROCESSES
+from tradeback.api.health import PROCESSES, SINK_STATES, SINKS
 from tradeback.api.openapi.parts import (
     COUNT,
     FLAG,
@@ -119,7 +119,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Health": object_of(
         status={
             "enum": ["ok", "degraded", "unavailable"],
-            "description": "degraded: all can be read, but a process is not running or the exchange is silent",
+            "description": "degraded: a process is not running, a sink fails, or the exchange is silent",
         },
         components=object_of(
             catalog=_component(active_symbols=COUNT),
@@ -142,6 +142,12 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 started_ms={**UNIX_MS, "type": ["integer", "null"]},
             ),
             "required": list(PROCESSES),
+        },
+        sinks={
+            "type": "object",
+            "description": "Those of a running recorder; `lag` is how many records a sink is behind",
+            "propertyNames": {"enum": list(SINKS)},
+            "additionalProperties": object_of(state={"enum": list(SINK_STATES.values())}, lag=COUNT),
         },
     ),
     "Document": object_of(False, openapi={"type": "string", "pattern": r"^3\.1\."}, paths={"type": "object"}),

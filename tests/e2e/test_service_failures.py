@@ -1,0 +1,250 @@
+"""Each of the four services stopped, hung, slow, full, or refusing the password, under a server, a recorder and an API
+that use them all: clients get every update meanwhile, nothing is lost, and who cannot answer says so."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import private
+from tests.e2e.accounts import PASSWORD
+from tests.e2e.api import ApiProcess
+from tests.e2e.running import (
+    Audit,
+    RecorderProcess,
+    ServerProcess,
+    SimProcess,
+    await_sums_of_ledger,
+    quantity_decimals,
+)
+from tests.e2e.test_recorder import check_symbol
+from tests.servers.influx import InfluxServer
+from tests.servers.mariadb import MariadbServer
+from tests.servers.nats import NatsServer
+from tests.servers.redis import RedisServer
+from tests.servers.server import RealServer
+from tests.servers.slow import SlowWay
+from tradeback.config import load_config
+from tradeback.passwords import hash_password
+from tradeback.store.accounts import open_accounts
+from tradeback.store.catalog import open_catalog
+from tradeback.store.histories import open_history
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT")
+CLIENTS = 10
+SAFETY = 60.0
+SLOW_S = 0.1
+# Nobody is waited for longer than a test has patience.
+TIMEOUTS = {"REDIS_TIMEOUT": "500ms", "MYSQL_TIMEOUT": "2s", "INFLUX_TIMEOUT": "2s"}
+PRICE, BARS = "/api/v1/symbols/BTCUSDT/price", "/api/v1/symbols/BTCUSDT/bars"
+SESSION, WATCHLIST = "/api/v1/auth/session", "/api/v1/marketwatch"
+PATHS = ("/api/v1/symbols", PRICE, BARS, SESSION, WATCHLIST)
+
+
+def await_true(what: str, condition: Callable[[], Any], said: Callable[[], object] = str) -> None:
+    deadline = time.monotonic() + SAFETY
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}; {said()}"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What depends on a service: the sink that writes to it, and what the API cannot answer without it."""
+
+    kind: type[RealServer]
+    sink: str | None = None
+    without: dict[str, str] = field(default_factory=dict)  # component by path
+    component: str | None = None  # of /health/detailed
+
+
+SERVICES = {
+    "redis": Service(RedisServer, "cache"),
+    "nats": Service(NatsServer, "bus"),
+    "influx": Service(InfluxServer, "history", {BARS: "history"}, "history"),
+    "mysql": Service(MariadbServer, None, {SESSION: "accounts", WATCHLIST: "accounts"}, "catalog"),
+}
+
+
+class Whole:
+    """Exchange, server, recorder, API and clients, on servers that are reached by ways that can be slow."""
+
+    def __init__(self, folder: Path, stack: ExitStack, servers: dict[str, RealServer]) -> None:
+        self.folder = folder
+        self.stack = stack
+        self.servers = servers
+        self.ways = {name: stack.enter_context(SlowWay(server.port)) for name, server in servers.items()}
+        self.settings = {**TIMEOUTS, "EXCHANGE_SYMBOLS": ",".join(SYMBOLS), "LIMIT_PAGE": "off"}
+        self.settings |= {"LIMIT_AUTH": "off", "LIMIT_MONITORING": "off", "EXCHANGE_MUTE_LIMIT": "10m"}
+        for name, server in servers.items():
+            mine, way = str(server.port), str(self.ways[name].port)
+            for key, value in server.environment.items():
+                if key not in TIMEOUTS:
+                    self.settings[key] = value.replace(mine, way)
+        self.sim = stack.enter_context(SimProcess("--symbols", "5", "--rate", "500", "--paused"))
+        self.token = ""
+
+    def start(self) -> None:
+        """Server, recorder and API, and clients that hear all from the beginning."""
+        self.server = self.stack.enter_context(ServerProcess(self.folder, self.sim, **self.settings))
+        self.recorder = self.stack.enter_context(RecorderProcess(self.folder, self.sim, **self.settings))
+        self.api = self.stack.enter_context(
+            ApiProcess(self.folder, **self.settings, WS_PORT=str(self.server.ws_port))
+        )
+        self.server.await_subscribed(len(SYMBOLS))
+        self.audit = self.stack.enter_context(Audit(self.server.ws_port, CLIENTS, list(SYMBOLS)))
+
+    @property
+    def config(self) -> Any:
+        named = {"DATA_DIR": str(self.folder), "TRADEBACK_EXCHANGE": "sim"}
+        return load_config(environ={**self.settings, **named})
+
+    def log_in(self) -> None:
+        accounts = open_accounts(self.config)
+        accounts.add_user("ann", hash_password(PASSWORD))
+        accounts.close()
+        body = f'{{"username":"ann","password":"{PASSWORD}"}}'.encode()
+        answer = self.api.ask("/api/v1/auth/login", "POST", body, Content_Type="application/json")
+        assert answer.status == 200, answer
+        self.token = answer.json["token"]
+
+    def trade(self) -> None:
+        """For a moment; then clients, that were there from the start, have what the ledger has."""
+        before = sum(self.sim.ledger(symbol)["count"] for symbol in SYMBOLS)
+        self.sim.get("/sim/resume")
+        await_true(
+            "trades are made",
+            lambda: sum(self.sim.ledger(symbol)["count"] for symbol in SYMBOLS) > before + 100,
+        )
+        self.sim.pause_and_drain()
+        decimals = quantity_decimals(self.sim.rest_endpoint)
+        await_sums_of_ledger(self.sim, self.audit, {symbol: decimals[symbol] for symbol in SYMBOLS})
+
+    def sink(self, name: str) -> dict[str, Any]:
+        (found,) = [one for one in self.recorder.control(type="status")["sinks"] if one["name"] == name]
+        return dict(found)
+
+    def health(self) -> Any:
+        return self.api.ask("/api/v1/health/detailed").json
+
+    def answers(self) -> dict[str, str]:
+        """What the API cannot answer, and why: the component by path."""
+        found = {}
+        for path in PATHS:
+            answer = self.api.ask(path, Authorization=f"Bearer {self.token}")
+            assert answer.status in (200, 503), (path, answer)
+            if answer.status == 503:
+                assert "retry-after" in answer.headers
+                found[path] = answer.json["error"]["component"]
+        return found
+
+    def check_while_away(self, service: Service) -> None:
+        """It is away, the market goes on: all that does not need it does."""
+        self.trade()
+        if service.sink is not None:
+            await_true("the sink fails", lambda: self.sink(service.sink or "")["error"], self.recorder.said)
+            await_true(
+                "health tells of the sink",
+                lambda: self.health()["sinks"][service.sink]["state"] == "failing",
+                self.health,
+            )
+        for name in ("history", "bus", "cache"):
+            if name != service.sink:
+                await_true(f"the sink {name} has all", lambda name=name: all_read(self.sink(name)))
+                assert self.sink(name)["error"] == ""
+        await_true("the API tells what it cannot", lambda: self.answers() == service.without, self.answers)
+        if service.component is not None:
+            await_true(
+                "health tells of the component",
+                lambda: self.health()["components"][service.component]["state"] == "unavailable",
+                self.health,
+            )
+
+    def check_well(self) -> None:
+        """All of it is caught up with, without anybody's help."""
+        self.trade()
+        self.recorder.await_stored()
+        for name in ("history", "bus", "cache"):
+            await_true(f"the sink {name} is well", lambda name=name: not self.sink(name)["error"])
+        await_true("the API answers all", lambda: self.answers() == {}, self.answers)
+        await_true("health is well", lambda: self.health()["status"] == "ok", self.health)
+
+    def check_stored(self) -> None:
+        catalog, history = open_catalog(self.config, create=False), open_history(self.config, write=False)
+        ids = {symbol.name: symbol.stream_id for symbol in catalog.symbols()}
+        for symbol in SYMBOLS:
+            assert check_symbol(self.sim.get, history, symbol, ids[symbol]) > 100
+        catalog.close()
+        history.close()
+
+
+def all_read(sink: dict[str, Any]) -> bool:
+    return bool(sink["caught_up"]) and not any(one["lag"] for one in sink["journals"].values())
+
+
+@contextmanager
+def whole(folder: Path, *, begun: bool = True) -> Iterator[Whole]:
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(private(service.kind, folder / name))
+            for name, service in SERVICES.items()
+        }
+        there = Whole(folder, stack, servers)
+        if begun:
+            there.start()
+            there.log_in()
+            there.trade()
+            there.recorder.await_stored()
+        yield there
+        for process in (there.recorder, there.server, there.api):
+            assert process.stop() == 0
+    for name in ("server", "recorder", "api"):
+        log = (folder / f"{name}.log").read_text()
+        assert "Traceback" not in log
+        warnings = [line for line in log.splitlines() if '"level": "info"' not in line]
+        assert len(warnings) < 200, "\n".join(warnings[-50:])
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    with whole(tmp_path_factory.mktemp("services")) as running:
+        yield running
+        running.check_stored()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_is_killed_and_comes_again(there: Whole, name: str) -> None:
+    there.servers[name].kill()
+    there.check_while_away(SERVICES[name])
+    there.servers[name].start()
+    there.check_well()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_hangs(there: Whole, name: str) -> None:
+    there.servers[name].halt()
+    there.check_while_away(SERVICES[name])
+    there.servers[name].go_on()
+    there.check_well()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_that_is_slow(there: Whole, name: str) -> None:
+    """It takes its time and does what it is asked to: nobody is told of anything, and nobody falls behind for good."""
+    there.ways[name].delay = SLOW_S
+    try:
+        there.trade()
+        there.recorder.await_stored()
+        assert there.answers() == {}
+    finally:
+        there.ways[name].delay = 0.0
+    there.check_well()
