@@ -39,7 +39,7 @@ FOR_REGISTRIES = {
     "NODE_EXTRA_CA_CERTS": "/etc/walk.crt",
     "npm_config_cafile": "/etc/walk.crt",
 }
-MAX_MIB = 350  # of the content of the last stage
+MAX_MIB = 400  # of the content of the last stage
 DEADLINE = 120.0  # seconds, a safety net
 
 
