@@ -277,6 +277,27 @@ def test_more_streams_than_a_connection_may_carry_open_more_connections(tmp_path
     run(scenario())
 
 
+def test_symbols_are_spread_over_the_connections_that_there_may_be(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Sim(SimConfig(symbols=7, rate=500.0)) as sim:
+            async with ExchangeRest(sim.rest_url) as rest:
+                known = [Symbol(info, i) for i, info in enumerate(await rest.exchange_info(), 1)]
+            config = config_of(
+                tmp_path, sim, sim.symbols, max_connections=11
+            )  # three for each type of stream
+            async with serving(tmp_path, config, known) as server:
+                assert len(list(server.feeds)) == 9
+                await until(lambda: sum(subscribed(server).values()) == 21)
+                await all_trade(sim)
+                assert (
+                    sorted(len(connection.streams) for connection in sim.hub.connections) == [2] * 6 + [3] * 3
+                )
+                await settle(sim, server)
+                assert_nothing_lost(tmp_path, sim)
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     "kind", ["skip", "repeat", "reorder", "garbage", "truncate", "stall", "html", "badcolumns"]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_run
 from hypothesis import strategies as st
 
+from tests.conftest import CHECKOUT
 from tradeback.cli import main
 from tradeback.config import Config, load_config, notices, settings
 from tradeback.errors import ConfigError
@@ -239,6 +241,22 @@ def test_every_setting_has_a_doc_line_and_a_variable_of_its_own() -> None:
     every = list(settings())
     assert all(one.field.description and one.allowed for one in every)
     assert len({one.env for one in every}) == len({one.key for one in every}) == len(every)
+
+
+def test_every_setting_is_read_somewhere_or_is_said_to_have_no_effect() -> None:
+    package = CHECKOUT / "tradeback"
+    code = "\n".join(
+        path.read_text()
+        for path in sorted(package.rglob("*.py*"))
+        if path.suffix in {".py", ".pyx"} and path.parent != package / "config"
+    )
+    by_name = ("limits.", "history.")  # which are read by the name of a route or of what is kept
+    unread = {
+        one.key
+        for one in settings()
+        if not re.search(rf"\.{one.key.rpartition('.')[2]}\b", code) and not one.key.startswith(by_name)
+    }
+    assert unread == {one.key for one in settings() if "without effect" in str(one.field.description)}
 
 
 DURATIONS = st.integers(1, 10**15).map(lambda ns: ns / 1e9)

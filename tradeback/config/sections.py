@@ -89,8 +89,13 @@ class ServerConfig(Section):
     workers: Annotated[int, Field(ge=1, le=64)] = setting(
         1, "processes that answer HTTP; more than one needs Redis, which counts requests for all"
     )
-    read_timeout: Span = setting("15s", "longest time to wait for an HTTP request")
-    write_timeout: Span = setting("15s", "longest time to wait until an HTTP answer is taken")
+    read_timeout: Span = setting(
+        "15s",
+        "with `write_timeout`, added up: the time from a request's first bytes until its answer is taken",
+    )
+    write_timeout: Span = setting(
+        "15s", "see `read_timeout`: a request that takes longer than both is cut off"
+    )
     trusted_proxies: Networks = setting(
         (), "proxies whose X-Forwarded-For is believed; empty: a client's address is its connection's"
     )
@@ -205,7 +210,9 @@ class ExchangeConfig(Section):
     ws_endpoint: WsUrl = setting("", "base of the WebSocket streams; empty: the exchange's own")
     rest_endpoint: HttpUrl = setting("", "base of the REST interface; empty: the exchange's own")
     max_connections: Annotated[int, Field(ge=3, le=100)] = setting(
-        3, "connections, one a stream type; more are opened where a connection has too many streams"
+        3,
+        "connections that symbols are spread over, a third of them for each type of stream; more are opened where "
+        "these have too many streams",
     )
     streams_per_connection: Annotated[int, Field(ge=1, le=1024)] = setting(1024, "streams a connection")
     messages_per_second: Annotated[int, Field(ge=1, le=5)] = setting(4, "messages a second to the exchange")

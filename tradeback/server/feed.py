@@ -286,7 +286,8 @@ class Shard:
 
 
 class Feeds:
-    """All feeds. A symbol rides on one shard; a new shard is opened where the exchange's limit of streams is met."""
+    """All feeds. A symbol rides on one shard, the emptiest; they are as many as `max_connections` has room for, and
+    more where the exchange's limit of streams is met."""
 
     def __init__(
         self, ingest: Ingest, config: ExchangeConfig, after_reads: Callable[[], None] | None
@@ -314,8 +315,10 @@ class Feeds:
 
     def want(self, symbol: str) -> None:
         """Carry the streams of the symbol."""
-        shard = next((s for s in self.shards if len(s.symbols) < self._config.streams_per_connection), None)
-        if shard is None:
+        roomy = (one for one in self.shards if len(one.symbols) < self._config.streams_per_connection)
+        shard = min(roomy, key=lambda one: len(one.symbols), default=None)
+        spread = self._config.max_connections // len(STREAM_TYPES)
+        if shard is None or (shard.symbols and len(self.shards) < spread):
             shard = Shard(len(self.shards), self._ingest, self._config, self._after_reads)
             self.shards.append(shard)
             if self._running:
