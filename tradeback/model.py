@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 1_440 * MINUTE_NS
+MS_NS = 1_000_000
 
 # A bar's resolution and its length in ns. Bars are aligned to UTC: every length divides a day.
 RESOLUTIONS: dict[str, int] = {
@@ -48,6 +49,20 @@ class Symbol:
     @property
     def name(self) -> str:
         return self.info.symbol
+
+    def told(self) -> dict[str, Any]:
+        """As answers have it, in REST and on the bus; `id` is its id in the WebSocket's frames."""
+        info = self.info
+        return {
+            "id": self.stream_id,
+            "symbol": info.symbol,
+            "name": f"{info.base_currency}/{info.quote_currency}",
+            "base_currency": info.base_currency,
+            "quote_currency": info.quote_currency,
+            "is_active": info.is_active,
+            "price_precision": info.price_precision,
+            "quantity_precision": info.quantity_precision,
+        }
 
     @classmethod
     def from_row(cls, row: Any) -> Symbol:
@@ -153,6 +168,18 @@ class Price(NamedTuple):
     def at(self, now_ns: int) -> Self:
         """The same, read at another time."""
         return self if self.ts_event // DAY_NS >= now_ns // DAY_NS else self._replace(volume=0.0)
+
+    def told(self, symbol: str, now_ns: int) -> dict[str, Any]:
+        """As answers have it, in REST and on the bus."""
+        return {
+            "symbol": symbol,
+            "price": self.price,
+            "bid": self.bid,
+            "ask": self.ask,
+            "volume": self.volume,
+            "timestamp": self.ts_event // MS_NS,
+            "stale_ms": max(0, now_ns - self.ts_recv) // MS_NS,
+        }
 
 
 class Bar(NamedTuple):

@@ -43,6 +43,7 @@ ROOMS: dict[str, set[str]] = {
         "tradeback.recovery",
         "tradeback.store.base",
         "tradeback.store.bus_layout",
+        "tradeback.store.stats",
         *FIRST,
     },
     "tradeback.control": FIRST,
@@ -102,7 +103,7 @@ ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
     "mysql": "store/mysql.py",
     "influxdb_client": "store/influx.py",
     "redis": ("store/cache_redis.py", "store/announce_redis.py"),
-    "nats": ("store/nats_connection.py", "store/announce_nats.py"),
+    "nats": ("store/nats_connection.py", "store/announce_nats.py", "store/requests_nats.py"),
 }
 
 _STATEMENT = re.compile(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 import structlog
@@ -127,28 +126,13 @@ class SymbolBook:
 
 def _listing(symbols: list[Symbol]) -> Listing:
     active = tuple(symbol for symbol in symbols if symbol.info.is_active)
-    body = orjson.dumps([describe(symbol) for symbol in active])
+    body = orjson.dumps([symbol.told() for symbol in active])
     searched = []
     for symbol in active:
         base, quote = symbol.info.base_currency.upper(), symbol.info.quote_currency.upper()
         searched.append((symbol, symbol.name.upper(), f"{base}/{quote}", base))
     by_name = {symbol.name: symbol for symbol in symbols}
     return Listing(by_name, active, tuple(searched), body, entity_tag(body))
-
-
-def describe(symbol: Symbol) -> dict[str, Any]:
-    """A symbol as answers have it; `id` is its id in the WebSocket's frames."""
-    info = symbol.info
-    return {
-        "id": symbol.stream_id,
-        "symbol": info.symbol,
-        "name": f"{info.base_currency}/{info.quote_currency}",
-        "base_currency": info.base_currency,
-        "quote_currency": info.quote_currency,
-        "is_active": info.is_active,
-        "price_precision": info.price_precision,
-        "quantity_precision": info.quantity_precision,
-    }
 
 
 def current_price(stores: Stores, symbol: Symbol, now_ns: int) -> Price | None:
@@ -183,7 +167,9 @@ class SymbolsResource:
             return
         found = self._book.search(given.get("q", ""), given.get("base"), given.get("quote"))
         response.set_header("X-Total-Count", str(len(found)))
-        write_tagged(request, response, orjson.dumps(list(map(describe, found[:limit]))), cache=CACHE)
+        write_tagged(
+            request, response, orjson.dumps([symbol.told() for symbol in found[:limit]]), cache=CACHE
+        )
 
 
 class SymbolResource:
@@ -194,7 +180,7 @@ class SymbolResource:
 
     def on_get(self, request: Request, response: Answer, symbol: str) -> None:
         params.query(request, ())
-        write_tagged(request, response, orjson.dumps(describe(self._book.symbol(symbol))), cache=CACHE)
+        write_tagged(request, response, orjson.dumps(self._book.symbol(symbol).told()), cache=CACHE)
 
 
 class PriceResource:
@@ -211,15 +197,4 @@ class PriceResource:
         price = current_price(self._stores, known, now_ns)
         if price is None:
             raise Refused(404, "no_price", f"No trade of {symbol} has arrived yet; subscribe to it, or wait.")
-        write_json(
-            response,
-            {
-                "symbol": symbol,
-                "price": price.price,
-                "bid": price.bid,
-                "ask": price.ask,
-                "volume": price.volume,
-                "timestamp": price.ts_event // MS_NS,
-                "stale_ms": max(0, now_ns - price.ts_recv) // MS_NS,
-            },
-        )
+        write_json(response, price.told(symbol, now_ns))

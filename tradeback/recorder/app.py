@@ -26,6 +26,7 @@ from tradeback.control import ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.accounts_watch import POLL_SECONDS, AccountsWatch
+from tradeback.recorder.answers import Answers
 from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
@@ -41,6 +42,8 @@ from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
 from tradeback.store.base import Accounts, Announcements, Cache, Catalog, History
 from tradeback.store.bus_nats import NatsBus
+from tradeback.store.requests_nats import NatsAnswers
+from tradeback.store.stats import read_all
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +130,7 @@ class Recorder:
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
             if not offline:
                 self._make_services()
+                self._make_answers(stack)
             stack.push_async_callback(self._stop_sinks)
             for sink in self.sinks:
                 sink.start()
@@ -211,6 +215,24 @@ class Recorder:
         bus = NatsBus(self._config.messaging.nats)
         stack.push_async_callback(asyncio.to_thread, bus.close)
         return BusSink(self._folder, self.stats, self._config.recorder.batch_window, bus, self.symbols)
+
+    def _make_answers(self, stack: AsyncExitStack) -> None:
+        """Answer questions over the bus, where there is one."""
+        if not self._config.messaging.nats.url:
+            return
+        answers = Answers(
+            self._folder,
+            self._exchange,
+            self.symbols,
+            lambda: read_all(self._folder / "stats"),
+            self._stored,
+            self._config.exchange.mute_limit,
+        )
+        stack.callback(answers.close)
+        serving = NatsAnswers(self._config.messaging.nats, answers.answer)
+        stack.push_async_callback(asyncio.to_thread, serving.close)
+        self.status["requests"] = serving.state
+        self.counts.append(serving.counts)
 
     def _make_services(self) -> None:
         """What runs beside the sinks, by name; each may add handlers and a part of the status."""
@@ -333,12 +355,10 @@ class Recorder:
                     self.stats.put(name, value)
             await asyncio.sleep(COUNTERS_EVERY)
 
-    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _stored(self) -> dict[str, Any]:
+        """The part of the status that may be asked from any thread."""
         sinks = [sink.state() for sink in self.sinks]
         return {
-            "type": "status",
-            "exchange": self._exchange,
-            "uptime": time.monotonic() - self._started,
             "sinks": sinks,
             "gaps": {
                 "open": self.stats.value("gaps_open"),
@@ -346,6 +366,14 @@ class Recorder:
             },
             "ticks": self.stats.value("ticks"),
             "errors": [f"{sink['name']}: {sink['error']}" for sink in sinks if sink["error"]],
+        }
+
+    def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "type": "status",
+            "exchange": self._exchange,
+            "uptime": time.monotonic() - self._started,
+            **self._stored(),
             **{key: part() for key, part in self.status.items()},
         }
 

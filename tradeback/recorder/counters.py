@@ -47,6 +47,8 @@ _VALUES = (
     ),
     ("rows_expired", "counter", "rows deleted from the history because of their age"),
     ("announcements", "counter", "times that accounts were said to have changed on another machine"),
+    ("requests_answered", "counter", "questions over the bus that were answered"),
+    ("request_errors", "counter", "times that nobody could ask over the bus"),
     ("announcement_errors", "counter", "times that nobody could be heard who says so"),
     *(
         (

@@ -54,6 +54,19 @@ class SymbolBook:
         """The symbol of a name; None where the catalog has none."""
         return self._find(name)
 
+    def listed(self, name: str) -> Symbol | None:
+        """As `named`, for names that anybody may send: however many are unknown, the catalog is read once a second, and
+        one that is known is told though the catalog cannot be read."""
+        found = self._symbols.get(name)
+        age = time.monotonic() - self._read_at
+        if age > (ASK_AGAIN_AFTER if found is None else READ_AGAIN_AFTER):
+            try:
+                self.read()
+            except StoreError:
+                if found is None:
+                    raise
+        return self._symbols.get(name)
+
     def _find(self, key: int | str) -> Symbol | None:
         found = self._symbols.get(key)
         now = time.monotonic()

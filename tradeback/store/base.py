@@ -442,6 +442,21 @@ class Cache(Protocol):
         ...
 
 
+class Elsewhere(Protocol):
+    """Server and recorder of another machine, asked over the bus. From any thread.
+
+    Errors: BusError where the bus is away, or nobody answers in time.
+    """
+
+    def health(self) -> dict[str, Any]:
+        """How they are, as docs/bus.md tells it."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; nothing can be asked afterwards."""
+        ...
+
+
 class Announcements(Protocol):
     """Tells programs on other machines that accounts changed, so that they look at once instead of at their next poll.
 
