@@ -135,6 +135,32 @@ def test_what_is_done_on_one_machine_reaches_the_clients_of_the_other(machines: 
     run(scenario())
 
 
+def test_the_health_of_the_other_machine_is_told(machines: TwoMachines) -> None:
+    if not isinstance(machines.broker, NatsServer):
+        pytest.skip("questions go over NATS")
+    detailed = machines.rest.api.ask("/api/v1/health/detailed").json
+    told = detailed["components"]["recorder"]
+    assert told["state"] == "ok"
+    assert abs(told["as_of_ms"] - time.time() * 1000) < 60_000
+    assert {one["state"] for one in detailed["processes"].values()} == {"running"}
+    assert detailed["feed"]["state"] == "ok"
+    machines.broker.halt()
+    try:
+        await_true(
+            lambda: told_of_recorder(machines)["state"] == "unavailable", "an answer of a bus that hangs"
+        )
+        detailed = machines.rest.api.ask("/api/v1/health/detailed").json
+        assert {one["state"] for one in detailed["processes"].values()} == {"unknown"}
+    finally:
+        machines.broker.go_on()
+    await_true(lambda: told_of_recorder(machines)["state"] == "ok", "the recorder is not found again")
+
+
+def told_of_recorder(machines: TwoMachines) -> dict[str, object]:
+    told: dict[str, object] = machines.rest.api.ask("/api/v1/health/detailed").json["components"]["recorder"]
+    return told
+
+
 @pytest.mark.timeout(180)
 def test_a_broker_that_is_away_delays_and_loses_nothing(machines: TwoMachines) -> None:
     rest, broker = machines.rest, machines.broker

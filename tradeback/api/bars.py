@@ -13,9 +13,9 @@ from tradeback.api import params
 from tradeback.api.answers import NO_STORE, Answer, Refused, write_bytes, write_json, write_tagged
 from tradeback.api.params import SECOND_NS
 from tradeback.api.stores import Stores
-from tradeback.api.symbols import MS_NS, SymbolBook
+from tradeback.api.symbols import SymbolBook
 from tradeback.config import FeaturesConfig
-from tradeback.model import RESOLUTIONS, Bar
+from tradeback.model import MS_NS, RESOLUTIONS, Bar
 
 DEFAULT_BARS = 300
 MAX_BARS = 5_000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -14,8 +16,10 @@ from tradeback.api import params
 from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.metrics import read_counters
 from tradeback.api.stores import Stores, Unavailable
-from tradeback.api.symbols import MS_NS, SymbolBook, current_price
-from tradeback.errors import HistoryError
+from tradeback.api.symbols import SymbolBook, current_price
+from tradeback.errors import BusError, HistoryError
+from tradeback.model import MS_NS
+from tradeback.store.base import Elsewhere
 from tradeback.store.stats import Reading
 
 log = structlog.get_logger(__name__)
@@ -24,6 +28,8 @@ PROCESSES = ("server", "recorder")
 # Of the recorder, as it counts them: `recorder/counters.py`.
 SINKS = ("history", "indicators", "cache", "bus")
 SINK_STATES = {1: "ok", 2: "failing"}
+PROCESS_STATES = ("running", "ended", "never started")
+ASK_AGAIN_S = 1.0  # another machine
 ALIVE = b'{"status":"ok"}'
 
 
@@ -70,6 +76,67 @@ class Components:
         return _took(began, told)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a recorder said: when, in unix ms, how long before that the exchange was heard of, processes and sinks."""
+
+    as_of_ms: int
+    age_ms: int | None
+    processes: dict[str, Any]
+    sinks: dict[str, Any]
+
+
+class Heard:
+    """What was heard of the machine of server and recorder, asked once a second at most, however many want to know.
+    Others may speak on the bus too: of what comes, only what could be so is told."""
+
+    def __init__(self, elsewhere: Elsewhere) -> None:
+        self._elsewhere = elsewhere
+        self._lock = threading.Lock()
+        self._heard: Told | BusError = BusError("nobody was asked yet")
+        self._ask_at = float("-inf")
+
+    def health(self) -> Told:
+        """The last answer. BusError where there was none."""
+        with self._lock:
+            if time.monotonic() >= self._ask_at:
+                try:
+                    self._heard = _understood(self._elsewhere.health())
+                except BusError as error:
+                    self._heard = error
+                self._ask_at = time.monotonic() + ASK_AGAIN_S
+            if isinstance(self._heard, BusError):
+                raise BusError(str(self._heard))
+            return self._heard
+
+
+def _understood(said: dict[str, Any]) -> Told:
+    try:
+        processes = {
+            name: {key: said["processes"][name][key] for key in ("state", "started_ms")} for name in PROCESSES
+        }
+        sinks = {
+            name: {key: said["sinks"][name][key] for key in ("state", "lag")}
+            for name in SINKS
+            if name in said["sinks"]
+        }
+        told = Told(said["as_of_ms"], said["feed"]["age_ms"], processes, sinks)
+    except (KeyError, TypeError) as error:
+        raise BusError(
+            f"the answer to request.health lacks {error}: is the recorder of another version?"
+        ) from error
+    whole = [told.as_of_ms, *(sink["lag"] for sink in sinks.values())]
+    may_lack = (told.age_ms, *(process["started_ms"] for process in processes.values()))
+    whole += [one for one in may_lack if one is not None]
+    known = [process["state"] in PROCESS_STATES for process in processes.values()]
+    known += [sink["state"] in SINK_STATES.values() for sink in sinks.values()]
+    if not all(known) or not all(type(one) is int and 0 <= one < 2**53 for one in whole):
+        raise BusError(
+            "the answer to request.health has values that cannot be: is it our recorder that answers?"
+        )
+    return told
+
+
 class HealthResource:
     """`GET /health`: it touches nothing; `/health/ready` and `/health/detailed` ask.
 
@@ -81,6 +148,7 @@ class HealthResource:
     def __init__(self, components: Components, stores: Stores, mute_limit: float) -> None:
         self._components = components
         self._stores = stores
+        self._elsewhere = None if stores.elsewhere is None else Heard(stores.elsewhere)
         self._mute_ms = mute_limit * 1000
 
     def on_get(self, request: Request, response: Answer) -> None:
@@ -110,13 +178,30 @@ class HealthResource:
                 for name, reading in read.items()
             }
             sinks = _sinks(read.get("recorder"))
+            if not read and self._elsewhere is not None:
+                components["recorder"], feed, processes, sinks = self._asked(self._elsewhere)
         running = all(processes[name]["state"] == "running" for name in PROCESSES)
         self._answer(
             response,
             {"components": components, "feed": feed, "processes": processes, "sinks": sinks},
-            all(told["state"] == "ok" for told in components.values()),
+            all(told["state"] == "ok" for name, told in components.items() if name != "recorder"),
             fresh=running and feed["state"] == "ok" and all(sink["state"] == "ok" for sink in sinks.values()),
         )
+
+    def _asked(
+        self, elsewhere: Heard
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The component `recorder`, the feed, the processes and the sinks, as the recorder of another machine tells them.
+        Where it does not answer nothing is known of them, and that keeps nobody from reading what is stored."""
+        began = time.perf_counter()
+        try:
+            told = elsewhere.health()
+        except BusError as error:
+            log.warning("a component cannot be read", component="recorder", reason=str(error))
+            unknown = {name: _process("unknown") for name in PROCESSES}
+            return _took(began, {"state": "unavailable"}), self._feed(None), unknown, {}
+        component = _took(began, {"state": "ok", "as_of_ms": told.as_of_ms})
+        return component, self._feed(told.age_ms), told.processes, told.sinks
 
     def _feed(self, age_ms: int | None) -> dict[str, Any]:
         """Whether the exchange was heard of lately: a connection that is silent for longer is given up."""

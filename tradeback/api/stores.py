@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from tradeback.errors import DataFolderError, StoreError, TradebackError
-from tradeback.store.base import Accounts, Catalog, History, Prices
+from tradeback.store.base import Accounts, Catalog, Elsewhere, History, Prices
 from tradeback.store.stats import Reading
 
 
@@ -164,14 +164,18 @@ class _Use(Generic[Kind]):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """All that the API reads. `counters` gives the mapped counters of every process that ran here, by its name."""
+    """All that the API reads. `counters` gives the mapped counters of every process that ran here, by its name;
+    `elsewhere` are server and recorder where they may be on another machine."""
 
     catalog: Store[Catalog]
     accounts: Store[Accounts]
     history: Store[History]
     prices: Store[Prices]
     counters: Callable[[], Mapping[str, Reading]]
+    elsewhere: Elsewhere | None = None
 
     def close(self) -> None:
         for store in (self.catalog, self.accounts, self.history, self.prices):
             store.close()
+        if self.elsewhere is not None:
+            self.elsewhere.close()

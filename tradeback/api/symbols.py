@@ -21,7 +21,6 @@ log = structlog.get_logger(__name__)
 CACHE = "public, max-age=5"
 LOOK_AGAIN_S = 0.5
 READ_AGAIN_S = 5.0
-MS_NS = 1_000_000
 MAX_QUERY = 50
 MAX_LISTED = 65_535
 

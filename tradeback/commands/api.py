@@ -27,6 +27,7 @@ from tradeback.store.cache_redis import connection_pool
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_sqlite import HISTORY_FILE
+from tradeback.store.requests_nats import NatsElsewhere
 from tradeback.store.stats import read_all
 from tradeback.tokens import load_secret
 
@@ -100,6 +101,7 @@ def stores_of(config: Config) -> Stores:
         # The table is never replaced while it is in use.
         Store("prices", folder / TABLE_FILE, prices, look_again=0.5),
         lambda: read_all(folder / "stats"),
+        NatsElsewhere(config.messaging.nats) if config.messaging.nats.url else None,
     )
 
 

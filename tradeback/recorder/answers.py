@@ -117,8 +117,8 @@ class Answers:
             "feed": {"state": "silent" if silent else "ok", "age_ms": age_ms},
             "processes": processes,
             "gaps": status["gaps"],
-            # What stands in it may name addresses and paths: which sinks fail is enough for others.
-            "failing": [sink["name"] for sink in status["sinks"] if sink["error"]],
+            # What is in the way of a sink may name addresses and paths: that something is, is enough for others.
+            "sinks": {sink["name"]: _sink(sink) for sink in status["sinks"]},
         }
 
     def _feed_age_ms(self) -> int | None:
@@ -135,6 +135,11 @@ def _process(reading: Reading | None) -> dict[str, Any]:
     if reading is None:
         return {"state": "never started", "started_ms": None}
     return {"state": "running" if reading.running else "ended", "started_ms": reading.started_ns // MS_NS}
+
+
+def _sink(state: Mapping[str, Any]) -> dict[str, Any]:
+    lag = sum(journal["lag"] for journal in state["journals"].values())
+    return {"state": "failing" if state["error"] else "ok", "lag": lag}
 
 
 def _error(code: str, message: str) -> bytes:

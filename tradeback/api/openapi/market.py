@@ -19,6 +19,7 @@ from tradeback.api.openapi.parts import (
     TEXT,
     UNIX_MS,
     UNIX_SECONDS,
+    also,
     list_of,
     object_of,
     operation,
@@ -121,11 +122,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "enum": ["ok", "degraded", "unavailable"],
             "description": "degraded: a process is not running, a sink fails, or the exchange is silent",
         },
-        components=object_of(
-            catalog=_component(active_symbols=COUNT),
-            history=_component(journal_places={"type": "object", "additionalProperties": INTEGER}),
-            prices=_component(symbols_with_price=COUNT),
-            counters=_component(),
+        components=also(
+            object_of(
+                catalog=_component(active_symbols=COUNT),
+                history=_component(journal_places={"type": "object", "additionalProperties": INTEGER}),
+                prices=_component(symbols_with_price=COUNT),
+                counters=_component(),
+            ),
+            # Only where server and recorder are on another machine: feed and processes are as of that moment.
+            recorder=_component(as_of_ms=UNIX_MS),
         ),
         feed=object_of(
             state={"enum": ["ok", "silent"]},

@@ -85,6 +85,11 @@ def object_of(closed: bool = True, /, **properties: dict[str, Any]) -> dict[str,
     return {"type": "object", "properties": properties, "required": list(properties), **more}
 
 
+def also(schema: dict[str, Any], **optional: dict[str, Any]) -> dict[str, Any]:
+    """The object, with properties that it need not have."""
+    return {**schema, "properties": {**schema["properties"], **optional}}
+
+
 def list_of(of: dict[str, Any], **more: Any) -> dict[str, Any]:
     """An array of one kind."""
     return {"type": "array", "items": of, **more}
