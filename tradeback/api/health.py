@@ -191,7 +191,7 @@ class HealthResource:
     def _asked(
         self, elsewhere: Heard
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """The component `recorder`, the feed, the processes and the sinks, as the recorder of another machine tells them.
+        """Component `recorder`, feed, processes and sinks, as the recorder of another machine tells them.
         Where it does not answer nothing is known of them, and that keeps nobody from reading what is stored."""
         began = time.perf_counter()
         try:
