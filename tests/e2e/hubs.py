@@ -194,13 +194,21 @@ class RawClient:
         if receive:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        except BaseException:
+            sock.close()
+            raise
         reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         client = cls(reader, writer)
-        writer.write(request(**options))
-        head = await client.head()
-        if not head.startswith(b"HTTP/1.1 101"):
-            raise AssertionError(head)
+        try:
+            writer.write(request(**options))
+            head = await client.head()
+            if not head.startswith(b"HTTP/1.1 101"):
+                raise AssertionError(head)
+        except BaseException:
+            await client.leave()
+            raise
         return client
 
     async def head(self) -> bytes:

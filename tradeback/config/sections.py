@@ -151,6 +151,9 @@ class WebSocketConfig(Section):
     ping_interval: Span = setting("30s", "silence after which it is pinged")
     ping_timeout: Span = setting("60s", "silence after which it is dead and aborted")
     blocked_limit: Span = setting("60s", "time without taking data until it is closed with 4408")
+    drain: Annotated[Duration, Field(le=10)] = setting(
+        "5s", "longest time over which the server's clients are sent away with 1012 when it ends; at most 10s"
+    )
     flush_budget: Span = setting("2ms", "longest chunk of a flush, between which the feeds are read")
     high_water: Size = setting(0, "unsent bytes beyond the kernel's at which it counts as blocked")
     notsent_lowat: Size = setting(

@@ -78,6 +78,7 @@ class Admission:
         self._origins = tuple(config.allowed_origins) or tuple(named)
         self._cookies_of_others = cors is None or cors.allow_credentials
         self._secret = secret
+        self.draining = False  # the server ends: nobody is let in
 
     def answer(self, request: WSUpgradeRequest, clients: int) -> tuple[WSUpgradeResponse, Credential | None]:
         """101 for a request that may be upgraded, with the credential that it brought; else the answer that ends the
@@ -123,8 +124,13 @@ class Admission:
         """The answer to a request that is not to be upgraded, whoever sends it."""
         path = request.path.partition(b"?")[0].decode("latin-1")
         if path == HEALTH_PATH:
-            body = orjson.dumps({"status": "ok", "clients": clients})
-            health: WSUpgradeResponse = WSUpgradeResponse.create_ok_response(body, JSON_HEADERS)
+            said = {"status": "draining" if self.draining else "ok", "clients": clients}
+            health: WSUpgradeResponse
+            if self.draining:
+                unready = HTTPStatus.SERVICE_UNAVAILABLE
+                health = WSUpgradeResponse.create_error_response(unready, orjson.dumps(said), JSON_HEADERS)
+            else:
+                health = WSUpgradeResponse.create_ok_response(orjson.dumps(said), JSON_HEADERS)
             return health
         if path != WS_PATH:
             return refusal(HTTPStatus.NOT_FOUND, "not_found", f"the WebSocket is at {WS_PATH}")
@@ -149,6 +155,13 @@ class Admission:
                 HTTPStatus.FORBIDDEN,
                 "origin_not_allowed",
                 "pages of this origin may not connect: name it in WS_ALLOWED_ORIGINS",
+            )
+        if self.draining:
+            return refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "restarting",
+                "the server restarts: connect again in a moment",
+                Retry_After="5",
             )
         if clients >= self._config.max_clients:
             return refusal(

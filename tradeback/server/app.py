@@ -21,12 +21,13 @@ from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
 from tradeback.control import ControlSocket
-from tradeback.errors import ConfigError, DataFolderError
+from tradeback.errors import CloseCode, ConfigError, DataFolderError
 from tradeback.model import Symbol
 from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.control import ControlHandlers
 from tradeback.server.counters import SERVER_VALUES
+from tradeback.server.draining import drain
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
 from tradeback.server.upkeep import Upkeep
@@ -82,7 +83,7 @@ class Server:
                 secret=self._secret,
                 binary=self._config.features.binary_websocket,
             )
-            stack.push_async_callback(self.hub.stop)
+            stack.push_async_callback(self.hub.stop, CloseCode.SERVICE_RESTART)
             await self._listen(self._config.server.host, self._config.server.ws_port)
             for symbol in self.carried.pin(self._config.exchange.symbols):
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
@@ -105,6 +106,7 @@ class Server:
             upkeep.start()
             ready(self.addresses())
             await stop.wait()
+            await drain(self.hub, self._config.websocket.drain)
 
     async def _listen(self, host: str, port: int) -> None:
         try:

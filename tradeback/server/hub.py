@@ -101,6 +101,7 @@ class Hub:
         self._socket: AcceptingSocket | None = None
         self._empty: asyncio.Event = asyncio.Event()
         self._stopping = False
+        self._stop_code = CloseCode.GOING_AWAY
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError where the address cannot be had."""
@@ -147,9 +148,14 @@ class Hub:
         host, port = self._socket.getsockname()[:2]
         return host, port
 
+    def refuse_all(self) -> None:
+        """Let nobody in any more, and say so to health checks: 503 either way."""
+        self._admission.draining = True
+
     async def stop(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
         """Accept nobody, close all with `code`, and cut those who do not answer."""
         self._stopping = True
+        self._stop_code = code
         self.texts.stop()
         self.settling.stop()
         if self._sweep_timer is not None:
@@ -199,7 +205,7 @@ class Hub:
             self.sessions.join(client, client.credential)
             self.settling.join(client)
         if self._stopping:
-            client.listener.close(CloseCode.GOING_AWAY, "the server stops")
+            client.listener.close(self._stop_code, "the server stops")
 
     def on_authenticated(self, change: int) -> None:
         """So many clients more are logged in."""
