@@ -205,10 +205,10 @@ def test_a_database_that_cannot_be_read_and_one_that_was_restored(tmp_path: Path
                 ):
                     place.write_bytes(wrong)
                     await until(lambda said=said: said in watch.state()["error"])
-                beats = told.beats
-                assert set(told.users) == {alice.id, bob.id}  # nobody is logged out by that
-                place.write_bytes(content)
-                await until(lambda: told.beats > beats)
+                    beats = told.beats
+                    assert set(told.users) == {alice.id, bob.id}  # nobody is logged out by that
+                    place.write_bytes(content)
+                    await until(lambda beats=beats: told.beats > beats)
                 place.write_bytes((tmp_path / "copy").read_bytes())
                 await until(lambda: set(told.users) == {alice.id} and not told.pinned)
                 assert watch.state()["users"] == 1

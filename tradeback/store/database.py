@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 
 from tradeback.config.sections import MysqlConfig
+from tradeback.errors import DataFolderError
 from tradeback.store import mysql, sqlite
 
 UNDONE_TRIES = 6
@@ -38,9 +39,16 @@ class Database:
         self.mysql = mysql
         self._errors = errors
 
-    def plain_errors(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def plain_errors(self) -> Iterator[None]:
         """Within it the database's errors are StoreErrors that name it and the remedy."""
-        return self._errors(self.place)
+        try:
+            with self._errors(self.place):
+                yield
+        except DataFolderError:
+            # SQLite may never notice that a file that it found empty was restored.
+            self.engine.dispose()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
