@@ -17,9 +17,8 @@ from tradeback.errors import CatalogError, DataFolderError, StoreError
 from tradeback.store.database import Database
 from tradeback.store.mysql import lock_name, mysql_engine
 
-metadata = (
-    MetaData()
-)  # of the tables in `catalog.py`, `accounts.py` and so on; they equal the migrations' sum
+# Of the tables in `catalog.py`, `accounts.py` and so on; they equal the migrations' sum.
+metadata = MetaData()
 
 SCHEMA_VERSION = "0004_catalog_of"  # the newest migration
 VERSION_TABLE = "alembic_version"
