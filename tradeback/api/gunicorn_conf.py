@@ -31,12 +31,14 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
         ready: Callable[[], None],
         request_seconds: float,
         workers: int = 1,
+        reload_config: Callable[[], None] | None = None,
     ) -> None:
         self.request_seconds = request_seconds
         self._listener = listener
         self._load_app = load_app
         self._ready = ready
         self._workers = workers
+        self._reload_config = reload_config
         super().__init__()
 
     def load_config(self) -> None:
@@ -69,6 +71,12 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
+
+    def reload(self) -> None:
+        """On SIGHUP: processes that answer with what the configuration says now take the place of those before."""
+        if self._reload_config is not None:
+            self._reload_config()
+        super().reload()
 
     def load(self) -> Any:
         return self._load_app()

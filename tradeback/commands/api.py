@@ -16,6 +16,7 @@ from tradeback.api.requests import open_shared
 from tradeback.api.stores import Store, Stores
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
+from tradeback.commands.reloading import loader, reload_config
 from tradeback.commands.stored import decided
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError
@@ -57,15 +58,29 @@ def api(config: Config, ready_fd: int | None) -> None:
         log.info("api ready", rest=address)
         tell_ready(ready_fd, {"rest": address})
 
+    load = loader()
+    current = config
+
+    def reload() -> None:
+        nonlocal current
+        read = reload_config(load)
+        if read is not None:
+            # The addresses and the exchange stay: others know them.
+            server = read.server.model_copy(update={"host": host, "port": port, "workers": workers})
+            current = read.model_copy(
+                update={"server": server, "exchange": config.exchange, "data": config.data}
+            )
+
     workers = config.server.workers
     shared = open_shared(config.data.of(config.exchange.name) / REQUESTS_FOLDER) if workers > 1 else None
     seconds = config.server.read_timeout + config.server.write_timeout
     Gunicorn(
         listener,
-        lambda: create_app(config, stores_of(config), secret, counts_of(config), shared),
+        lambda: create_app(current, stores_of(current), secret, counts_of(current), shared),
         ready,
         seconds,
         workers,
+        reload,
     ).run()
 
 

@@ -145,6 +145,14 @@ class Child:
             self._lifeline = None
 
 
+def hang_up(children: Iterable[Child]) -> None:
+    """Pass SIGHUP on to those that run."""
+    for child in children:
+        if child.running and child.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(signal.SIGHUP)
+
+
 async def keep_all_running(children: Iterable[Child]) -> None:
     """Keep each of them running until one ends too often (TradebackError), or this is cancelled.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from tradeback.commands.reloading import LOADER
 from tradeback.config import load_config
 
 # option -> key of the configuration
@@ -36,6 +37,8 @@ def with_config(
     @functools.wraps(command)
     def configured(*, path: Path | None, **options: Any) -> None:
         given = {key: options.pop(name) for name, key in {**_FLAGS, **(flags or {})}.items()}
-        command(config=load_config(path, flags=given, defaults=defaults), **options)
+        load = functools.partial(load_config, path, flags=given, defaults=defaults)
+        click.get_current_context().meta[LOADER] = load
+        command(config=load(), **options)
 
     return configured

@@ -14,6 +14,7 @@ import structlog
 
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
+from tradeback.commands.reloading import loader, on_hangup
 from tradeback.config import Config, notices
 from tradeback.errors import StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -55,14 +56,17 @@ def recorder(config: Config, replay: Path | None, exit_at_end: bool, ready_fd: i
     set_up_logging(config.log)
     for notice in notices(config):
         log.warning(notice)
-    asyncio.run(_record(config, replay, exit_at_end, ready_fd))
+    asyncio.run(_record(config, replay, exit_at_end, ready_fd, loader()))
 
 
-async def _record(config: Config, replay: Path | None, exit_at_end: bool, ready_fd: int | None) -> None:
+async def _record(
+    config: Config, replay: Path | None, exit_at_end: bool, ready_fd: int | None, load: Callable[[], Config]
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    on_hangup(load)
     if replay is not None and config.exchange.name == "auto":
         config = config.with_exchange("sim")
     chosen = await choose_exchange(config.exchange)

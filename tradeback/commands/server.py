@@ -14,6 +14,7 @@ import structlog
 from tradeback._fast.epoll import new_event_loop
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
+from tradeback.commands.reloading import loader, on_hangup
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError, ExchangeError, StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -40,13 +41,14 @@ def server(config: Config, ready_fd: int | None) -> None:
     set_up_logging(config.log)
     for notice in notices(config):
         log.warning(notice)
-    run_server(config, ready_fd=ready_fd)
+    run_server(config, ready_fd=ready_fd, load=loader())
 
 
-def run_server(config: Config, *, ready_fd: int | None) -> None:
-    """Run until SIGTERM or SIGINT. `ready_fd` gets the addresses as a line of JSON once clients can connect."""
+def run_server(config: Config, *, ready_fd: int | None, load: Callable[[], Config]) -> None:
+    """Run until SIGTERM or SIGINT. `ready_fd` gets the addresses as a line of JSON once clients can connect; `load`
+    reads the configuration again on SIGHUP."""
     with asyncio.Runner(loop_factory=loop_factory(config.server.loop, config.server.spin)) as runner:
-        runner.run(_serve(config, ready_fd))
+        runner.run(_serve(config, ready_fd, load))
 
 
 def loop_factory(name: str, spin: float) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -68,11 +70,12 @@ def _spinning(spin: float) -> asyncio.AbstractEventLoop:
     return loop
 
 
-async def _serve(config: Config, ready_fd: int | None) -> None:
+async def _serve(config: Config, ready_fd: int | None, load: Callable[[], Config]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    on_hangup(load)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     making = asyncio.create_task(_make_server(config), name="start")
     # An exchange that does not answer is waited for half a minute; who asks for the end does not wait with it.
@@ -81,7 +84,13 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
         making.cancel()
         await asyncio.gather(making, return_exceptions=True)
     else:
-        await (await making).run(lambda addresses: _tell(addresses, ready_fd), stop)
+        serving = await making
+
+        def ready(addresses: dict[str, str]) -> None:
+            on_hangup(load, serving.reload)
+            _tell(addresses, ready_fd)
+
+        await serving.run(ready, stop)
     stopping.cancel()
     log.info("server stopped")
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import structlog
 
-from tradeback.commands.children import Child, keep_all_running
+from tradeback.commands.children import Child, hang_up, keep_all_running
 from tradeback.commands.demo import cookie_notice, demo_login, page_address, secure_cookie
 from tradeback.commands.options import with_config
 from tradeback.commands.whole_replay import play_to_the_end
@@ -229,7 +229,11 @@ async def _run(
             await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
-            await _unless_it_fails(sim, keep_all_running([server, recorder, api]))
+            children = [server, recorder, api]
+            loop = asyncio.get_running_loop()
+            # Each of them reads its configuration again.
+            loop.add_signal_handler(signal.SIGHUP, hang_up, children)
+            await _unless_it_fails(sim, keep_all_running(children))
 
 
 async def _unless_it_fails(sim: Sim | None, work: Coroutine[None, None, None]) -> None:

@@ -17,7 +17,7 @@ EXHAUSTED_PAUSE = 1.0  # seconds without accepting after the process ran out of 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 SO_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class AcceptingSocket(socket.socket):

@@ -72,13 +72,17 @@ class Admission:
         cors: CorsConfig | None = None,
         secret: bytes | None = None,
     ) -> None:
-        self._config = config
         self._sessions = sessions
+        self._secret = secret
+        self.draining = False  # the server ends: nobody is let in
+        self.reload(config, cors)
+
+    def reload(self, config: WebSocketConfig, cors: CorsConfig | None) -> None:
+        """Ask for this from now on."""
+        self._config = config
         named = () if cors is None else cors.allowed_origins
         self._origins = tuple(config.allowed_origins) or tuple(named)
         self._cookies_of_others = cors is None or cors.allow_credentials
-        self._secret = secret
-        self.draining = False  # the server ends: nobody is let in
 
     def answer(self, request: WSUpgradeRequest, clients: int) -> tuple[WSUpgradeResponse, Credential | None]:
         """101 for a request that may be upgraded, with the credential that it brought; else the answer that ends the

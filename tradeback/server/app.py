@@ -108,6 +108,12 @@ class Server:
             await stop.wait()
             await drain(self.hub, self._config.websocket.drain)
 
+    def reload(self, config: Config) -> None:
+        """Take over what can be changed once it is ready: the limits of clients that come from now on, how many and
+        which origins are let in, and the time of draining."""
+        self._config = self._config.model_copy(update={"websocket": config.websocket})
+        self.hub.reload(config.websocket, config.server.cors)
+
     async def _listen(self, host: str, port: int) -> None:
         try:
             await self.hub.start(host, port)

@@ -37,7 +37,7 @@ SWEEP_TICK = 0.1  # seconds between two slices of the sweep
 SWEEP_SLICES = 10  # of one sweep: each client is looked at once a second
 STOP_GRACE = 2.0  # seconds that clients have to answer our CLOSE before they are cut
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 
 class PicowsLog:
@@ -147,6 +147,12 @@ class Hub:
             raise RuntimeError("the hub does not listen: start it first")
         host, port = self._socket.getsockname()[:2]
         return host, port
+
+    def reload(self, config: WebSocketConfig, cors: CorsConfig) -> None:
+        """Have other limits for the clients that come from now on, and other origins."""
+        self.config = config
+        self._limits = ClientLimits(config)
+        self._admission.reload(config, cors)
 
     def refuse_all(self) -> None:
         """Let nobody in any more, and say so to health checks: 503 either way."""
