@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import resource
 import socket
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -24,7 +23,7 @@ from tradeback.api.gunicorn_conf import CONNECTIONS, THREADS
 from tradeback.api.openapi.document import document
 from tradeback.model import MINUTE_NS, Bar, SymbolInfo
 from tradeback.store.accounts import open_accounts
-from tradeback.store.catalog import CATALOG_FILE, open_catalog
+from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 
 BARS = 5_000
@@ -308,8 +307,8 @@ def test_a_symbol_is_a_name_and_nothing_else(api: ApiProcess, folder: Path, symb
     assert api.ask(f"/udf/symbols?symbol={symbol}").json["s"] == "error"
     searched = api.ask(f"/api/v1/symbols?q={symbol}")
     assert searched.status == 400 or searched.json == []
-    with closing(sqlite3.connect(folder / "sim" / CATALOG_FILE)) as connection:
-        assert connection.execute("SELECT symbol FROM symbolsmap").fetchall() == [(SYMBOL,)]
+    with closing(open_catalog(config_of(folder))) as catalog:
+        assert [known.name for known in catalog.symbols()] == [SYMBOL]
 
 
 @pytest.mark.parametrize("field", ["username", "password"])
