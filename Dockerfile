@@ -51,6 +51,6 @@ USER 10001:10001
 EXPOSE 8080 8081
 # Each process ends in good order at SIGTERM and starts none that it does not wait for, so there is no init in between.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=10s --start-period=60s --retries=3 CMD ["tradeback", "health"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s --retries=3 CMD ["tradeback", "health"]
 ENTRYPOINT ["tradeback"]
 CMD ["up"]

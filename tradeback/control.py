@@ -39,6 +39,7 @@ from tradeback.errors import ControlError, ControlRefusedError, DataFolderError,
 
 log = structlog.get_logger(__name__)
 
+SERVER_SOCKET, RECORDER_SOCKET = "control.sock", "recorder.sock"
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_PATH_BYTES = 107  # of sockaddr_un, the zero behind it left out
 ANSWER_TIMEOUT = 10.0

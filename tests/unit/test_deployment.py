@@ -21,8 +21,10 @@ from jsonschema import Draft7Validator
 from tests.conftest import CHECKOUT, private
 from tests.dockerfile import context, stages
 from tests.servers.redis import RedisServer
+from tradeback.api.gunicorn_conf import KEEP_ALIVE_S
+from tradeback.api.middleware import MAX_BODY_BYTES
 from tradeback.cli import COMMANDS
-from tradeback.config import settings
+from tradeback.config import ServerConfig, WebSocketConfig, settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 OURS = ("migrate", "server", "recorder", "api")
@@ -162,6 +164,23 @@ class TestSecretsMade:
             check=False,
         )
         assert done.returncode == 0
+
+
+class TestNginx:
+    def test_its_limits_are_those_of_what_stands_behind_it(self) -> None:
+        folder = CHECKOUT / "deploy" / "nginx"
+        whole, locations = (folder / "nginx.conf").read_text(), (folder / "locations.conf").read_text()
+        (size,) = re.findall(r"client_max_body_size (\d+)k;", whole)
+        assert int(size) * 1024 == MAX_BODY_BYTES
+        (kept,) = re.findall(r"keepalive_timeout (\d+)s;", whole.partition("upstream")[2].partition("}")[0])
+        assert int(kept) < KEEP_ALIVE_S
+        websocket = locations.partition("}")[0]
+        patience = [int(seconds) for seconds in re.findall(r"_timeout (\d+)s;", websocket)]
+        assert len(patience) == 3
+        limits = WebSocketConfig()
+        assert min(patience) > max(limits.blocked_limit, limits.ping_timeout)
+        answering = int(re.findall(r"proxy_read_timeout (\d+)s;", locations)[1])
+        assert answering >= ServerConfig().read_timeout + ServerConfig().write_timeout
 
 
 class TestDockerfile:

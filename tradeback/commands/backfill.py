@@ -22,7 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tradeback.commands.options import with_config
 from tradeback.config import Config
 from tradeback.config.units import format_duration
-from tradeback.control import ControlClient
+from tradeback.control import RECORDER_SOCKET, ControlClient
 from tradeback.errors import ConfigError, ControlError, ExchangeError
 from tradeback.exchange.binance import can_carry
 from tradeback.exchange.choice import choose_exchange, rest_bases
@@ -35,7 +35,6 @@ from tradeback.recorder.lock import RecorderLock
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 
-RECORDER_SOCKET = "recorder.sock"
 REDRAWS_PER_SECOND = 4
 LINE_EVERY_S = 5.0
 RATE_WINDOW_S = 10.0

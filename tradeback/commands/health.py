@@ -13,11 +13,9 @@ import click
 
 from tradeback.commands.options import with_config
 from tradeback.config import Config
-from tradeback.control import ControlClient
+from tradeback.control import RECORDER_SOCKET, SERVER_SOCKET, ControlClient
 from tradeback.errors import ControlError, TradebackError
-from tradeback.recorder.app import SOCKET_NAME as RECORDER_SOCKET
 
-SERVER_SOCKET = "control.sock"
 TIMEOUT = 4.0  # seconds, of each; a supervisor that waits five for the command hears why
 PROCESSES = ("server", "recorder", "api")
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # where one listens, and may be asked

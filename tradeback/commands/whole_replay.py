@@ -12,7 +12,7 @@ import structlog
 
 from tradeback.commands.children import Child, keep_all_running
 from tradeback.config import Config
-from tradeback.control import ControlClient
+from tradeback.control import SERVER_SOCKET, ControlClient
 from tradeback.errors import ControlError, TradebackError
 from tradeback.exchange.sim import Sim
 from tradeback.store.catalog import open_catalog
@@ -94,7 +94,7 @@ def _uncovered(ranges: Iterable[tuple[int, ...]], covered: Sequence[tuple[int, i
 async def _journaled(sim: Sim, folder: Path) -> None:
     """Return when the recording was sent, and the server has read it and waits for nothing more of it."""
     await sim.replayed()
-    server = ControlClient(folder / "control.sock")
+    server = ControlClient(folder / SERVER_SOCKET)
     try:
         while True:
             try:

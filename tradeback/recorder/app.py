@@ -22,7 +22,7 @@ import structlog
 from tradeback._fast.journal import JournalWriter
 from tradeback._fast.stats import Stats
 from tradeback.config import Config
-from tradeback.control import ControlClient, ControlSocket, Handler
+from tradeback.control import RECORDER_SOCKET, SERVER_SOCKET, ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.recorder.accounts_watch import POLL_SECONDS, AccountsWatch
@@ -47,7 +47,6 @@ from tradeback.store.stats import read_all
 
 log = structlog.get_logger(__name__)
 
-SOCKET_NAME = "recorder.sock"
 TICK = 0.025
 PREPARE_RETRY = 1.0
 COUNTERS_EVERY = 1.0
@@ -114,10 +113,10 @@ class Recorder:
                     RestPolicy(attempts=REST_ATTEMPTS, weight_share=self._config.recorder.weight_share),
                 )
             )
-            self.server = ControlClient(self._folder / "control.sock")
+            self.server = ControlClient(self._folder / SERVER_SOCKET)
             stack.callback(self.server.close)
             # A connection of its own: a logout waits for no level and no list of symbols.
-            self.account_line = ControlClient(self._folder / "control.sock")
+            self.account_line = ControlClient(self._folder / SERVER_SOCKET)
             stack.callback(self.account_line.close)
             self.outbox = Outbox(self.server, self.stats)
             if not offline:
@@ -134,7 +133,7 @@ class Recorder:
             stack.push_async_callback(self._stop_sinks)
             for sink in self.sinks:
                 sink.start()
-            control = ControlSocket(self._folder / SOCKET_NAME, self.handlers)
+            control = ControlSocket(self._folder / RECORDER_SOCKET, self.handlers)
             stack.push_async_callback(control.stop)
             await control.start()
             tasks = [asyncio.create_task(self._keep_room(), name="repairs room")]
@@ -145,7 +144,7 @@ class Recorder:
             }.items():
                 tasks.append(asyncio.create_task(self._serve(name, service), name=name))
             stack.push_async_callback(_cancel, tasks)
-            ready({"control": str(self._folder / SOCKET_NAME)})
+            ready({"control": str(self._folder / RECORDER_SOCKET)})
             await _wait(stop, until)
 
     def _open_files(self, stack: AsyncExitStack) -> None:

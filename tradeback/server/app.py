@@ -20,7 +20,7 @@ from tradeback._fast.journal import JournalWriter
 from tradeback._fast.stats import Stats
 from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
-from tradeback.control import ControlSocket
+from tradeback.control import SERVER_SOCKET, ControlSocket
 from tradeback.errors import CloseCode, ConfigError, DataFolderError
 from tradeback.model import Symbol
 from tradeback.recovery import bring_up
@@ -98,7 +98,7 @@ class Server:
                 self.carried,
                 self.hub,
             )
-            control = ControlSocket(self._folder / "control.sock", handlers.by_type())
+            control = ControlSocket(self._folder / SERVER_SOCKET, handlers.by_type())
             stack.push_async_callback(control.stop)
             await control.start()
             upkeep = Upkeep(self.ingest, self._config.journal.segment_bytes, self._after_reads)
