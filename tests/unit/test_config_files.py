@@ -82,6 +82,11 @@ class TestValuesFromFiles:
         assert message.startswith("NATS_URL_FILE is a value not shown here: it must be a URL that begins")
         assert "hush" not in message
 
+    def test_one_that_was_given_in_place_of_its_file_is_not_shown(self) -> None:
+        assert refused(MYSQL_PASSWORD_FILE="hush").startswith(
+            "The file (not shown here) that MYSQL_PASSWORD_FILE names cannot be read (No such file or directory)"
+        )
+
     def test_no_command_prints_one(self, tmp_path: Path) -> None:
         path = file(tmp_path, "hush" * 10)
         path.chmod(stat.S_IRUSR)

@@ -47,12 +47,11 @@ def read_yaml(path: Path) -> Any:
 
 def read_value(name: str, path: Path) -> str:
     """The text of a file that the variable `name` names, without the line break at its end."""
-    remedy = f"see that {name} names the file that is meant"
-    text = _read(path, MAX_VALUE_BYTES, f"The file {path} that {name} names", remedy).rstrip("\r\n")
+    # Who gave the value itself where its file was asked for must not find it in a log.
+    what = f"The file {path if path.is_absolute() else '(not shown here)'} that {name} names"
+    text = _read(path, MAX_VALUE_BYTES, what, f"see that {name} names the file that is meant").rstrip("\r\n")
     if not text:
-        raise ConfigError(
-            f"The file {path} that {name} names is empty: write the value into it, or unset {name}"
-        )
+        raise ConfigError(f"{what} is empty: write the value into it, or unset {name}")
     return text
 
 
