@@ -98,6 +98,14 @@ def test_the_driver_in_use_is_the_compiled_one(mariadb_config: Config) -> None:
         connection.close()
 
 
+def test_localhost_is_this_machine_by_tcp(mariadb_config: Config) -> None:
+    """As the specification's example has it. The client library takes that name for a socket's, elsewhere."""
+    with closing(open_catalog(with_settings(mariadb_config, host="localhost"))) as catalog:
+        catalog.sync_symbols([BTC])
+    with closing(open_catalog(mariadb_config)) as catalog:
+        assert [symbol.name for symbol in catalog.symbols()] == ["BTCUSDT"]
+
+
 def test_the_tables_are_what_the_migrations_make(mariadb_config: Config) -> None:
     with closing(open_catalog(mariadb_config)) as catalog, catalog.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []

@@ -28,6 +28,7 @@ TABLE_OPTIONS: dict[str, Any] = {
     "mysql_collate": COLLATION,
 }
 MIGRATION_TIMEOUT_S = 600.0  # for one statement of a migration, which may rebuild a table
+MIGRATION_PATIENCE_S = 60  # how long one waits for the transactions of others
 LAST_MOMENT = 2**31 - 1  # of a TIMESTAMP, unix seconds
 
 _AWAY = "it cannot be reached: see that it runs, and what MYSQL_HOST and MYSQL_PORT name"
@@ -105,7 +106,7 @@ def mysql_engine(config: MysqlConfig, *, migrating: bool = False) -> Engine:
         isolation_level="REPEATABLE READ",
         **pool,
     )
-    patience = max(1, int(config.timeout / 2))
+    patience = MIGRATION_PATIENCE_S if migrating else max(1, int(config.timeout / 2))
 
     @event.listens_for(engine, "connect")
     def _settle(connection: Any, _record: Any) -> None:
