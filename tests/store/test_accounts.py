@@ -387,6 +387,38 @@ def test_passwords_tokens_and_typed_names_are_nowhere_in_it(accounts: Accounts, 
         assert secret.encode() not in content
 
 
+def test_what_is_bounded_or_unique_stays_so_whoever_comes_at_once(open_accounts_again: OpenAccounts) -> None:
+    stores = [open_accounts_again() for _ in range(4)]
+    alice = stores[0].add_user("alice", "hash")
+
+    def add(n: int) -> str:
+        try:
+            return stores[n % 4].add_user(f"user{n // 8}", "hash").username
+        except AccountError as error:
+            return str(error)
+
+    def watch(n: int) -> bool:
+        try:
+            return f"S{n}" in stores[n % 4].watch(alice.id, f"S{n}")
+        except WatchlistFullError:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        added = list(threads.map(add, range(32)))
+        watched = list(threads.map(watch, range(sql.MAX_WATCHED + 20)))
+        sessions = [login(alice, f"{n}") for n in range(sql.MAX_SESSIONS + 10)]
+        list(threads.map(lambda n: stores[n % 4].add_session(sessions[n]), range(len(sessions))))
+        ended = list(threads.map(lambda n: stores[n % 4].end_session(sessions[-1].token_hash), range(8)))
+    assert sorted(name for name in added if " " not in name) == [f"user{n}" for n in range(4)]
+    assert {text.split()[:4][-1] for text in added if " " in text} == {"user"}
+    assert sum(watched) == len(stores[0].watchlist(alice.id)) == sql.MAX_WATCHED
+    assert len(stores[0].active_sessions(now=NOW)) in (sql.MAX_SESSIONS - 1, sql.MAX_SESSIONS)
+    assert sum(ended) <= 1
+    version, (told, *_) = stores[3].changed_accounts(-1, now=NOW)
+    assert version == stores[0].version()
+    assert set(told.sessions) == {session.token_hash for session in stores[0].active_sessions(now=NOW)}
+
+
 def at_once(config: Config, start: Barrier, number: int) -> None:
     start.wait(60)
     with closing(open_accounts(config)) as accounts:
