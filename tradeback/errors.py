@@ -60,7 +60,7 @@ class BusError(TradebackError):
     """The message bus cannot be reached, refused, or did not acknowledge; or a message of it cannot be understood."""
 
 
-class CacheError(TradebackError):
+class CacheError(StoreError):
     """The cache cannot be reached, refused the password, is full, or holds what cannot be understood."""
 
 

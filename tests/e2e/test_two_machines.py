@@ -156,6 +156,32 @@ def test_the_health_of_the_other_machine_is_told(machines: TwoMachines) -> None:
     await_true(lambda: told_of_recorder(machines)["state"] == "ok", "the recorder is not found again")
 
 
+def test_prices_come_from_redis_where_no_table_is(machines: TwoMachines) -> None:
+    rest = machines.rest.api
+    path = "/api/v1/symbols/BTCUSDT/price"
+    if not isinstance(machines.broker, RedisServer):
+        answer = rest.ask(path)
+        assert (answer.status, answer.json["error"]["component"]) == (503, "prices")
+        return
+    await_true(lambda: rest.ask(path).status == 200, "no price came")
+    price = rest.ask(path).json
+    assert price["symbol"] == "BTCUSDT"
+    assert 0 < price["bid"] < price["ask"]
+    assert price["price"] > 0 < price["volume"]
+    assert 0 <= price["stale_ms"] < 60_000
+    assert abs(price["timestamp"] - time.time() * 1000) < 60_000
+    assert rest.ask("/api/v1/symbols/ETHUSDT/price").json["error"]["code"] == "no_price"
+    assert rest.ask("/api/v1/health/detailed").json["components"]["prices"]["symbols_with_price"] == 1
+    machines.broker.halt()
+    try:
+        answer = rest.ask(path)
+        assert (answer.status, answer.json["error"]["component"]) == (503, "prices")
+        assert rest.ask("/api/v1/symbols").status == 200
+    finally:
+        machines.broker.go_on()
+    await_true(lambda: rest.ask(path).status == 200, "Redis is not found again")
+
+
 def told_of_recorder(machines: TwoMachines) -> dict[str, object]:
     told: dict[str, object] = machines.rest.api.ask("/api/v1/health/detailed").json["components"]["recorder"]
     return told

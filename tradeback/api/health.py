@@ -16,7 +16,7 @@ from tradeback.api import params
 from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.metrics import read_counters
 from tradeback.api.stores import Stores, Unavailable
-from tradeback.api.symbols import SymbolBook, current_price
+from tradeback.api.symbols import SymbolBook
 from tradeback.errors import BusError, HistoryError
 from tradeback.model import MS_NS
 from tradeback.store.base import Elsewhere
@@ -60,8 +60,9 @@ class Components:
 
     def _prices(self) -> dict[str, Any]:
         now_ns = time.time_ns()
-        prices = [current_price(self._stores, symbol, now_ns) for symbol in self._book.listing().active]
-        heard = [price.ts_recv for price in prices if price is not None]
+        active = self._book.listing().active
+        with self._stores.prices.use() as prices:
+            heard = [price.ts_recv for price in prices.prices(active, now_ns)]
         age = max(0, now_ns - max(heard)) // MS_NS if heard else None
         return {"symbols_with_price": len(heard), "feed_age_ms": age}
 

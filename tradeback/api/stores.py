@@ -42,8 +42,8 @@ PROBE_S = 30.0  # how long the others wait for the one that asks again, should i
 
 
 class Store(Generic[Kind]):
-    """One store: its name, the file that it is in (None: it is on another machine), and how it is opened. May be used
-    from several threads.
+    """One store: its name, the file that it is in (None: it is on another machine), and how it is opened. With
+    `elsewhere` it is on another machine for as long as there is no such file. May be used from several threads.
 
     Whether another file stands at its place is looked after at each use, or, where that is not to be expected, no
     more often than every `look_again` seconds. Another machine may take its time not to answer: for AWAY_S it is not
@@ -51,10 +51,17 @@ class Store(Generic[Kind]):
     """
 
     def __init__(
-        self, name: str, path: Path | None, open_it: Callable[[], Kind], look_again: float = 0.0
+        self,
+        name: str,
+        path: Path | None,
+        open_it: Callable[[], Kind],
+        look_again: float = 0.0,
+        *,
+        elsewhere: bool = False,
     ) -> None:
         self.name = name
         self.path = path
+        self._elsewhere = elsewhere
         self._open = open_it
         self._lock = threading.Lock()
         self._opened: Kind | None = None
@@ -110,7 +117,7 @@ class Store(Generic[Kind]):
 
     def failed(self, error: StoreError) -> None:
         """A use of it ended so."""
-        if self.path is None and error.away:
+        if error.away:
             self._away = error
             self._away_until = time.monotonic() + AWAY_S
         else:
@@ -127,6 +134,8 @@ class Store(Generic[Kind]):
         try:
             status = self.path.stat()
         except OSError as error:
+            if self._elsewhere:
+                return 0, 0
             raise DataFolderError(f"{self.path}: {error.strerror}; start what makes it") from error
         return status.st_dev, status.st_ino
 

@@ -138,7 +138,7 @@ def current_price(stores: Stores, symbol: Symbol, now_ns: int) -> Price | None:
     """The price of a symbol, or None where it has none yet. `Unavailable` where prices cannot be read."""
     with stores.prices.use() as prices:
         try:
-            return prices.price(symbol.stream_id, now_ns)
+            return prices.price(symbol, now_ns)
         except StaleRowError:
             # Its row is rebuilt when the server starts again.
             return None

@@ -24,7 +24,8 @@ from tradeback.log import set_up_logging
 from tradeback.store.accounts import open_accounts
 from tradeback.store.base import Accounts, Catalog, History, Prices
 from tradeback.store.cache_local import TABLE_FILE, open_prices
-from tradeback.store.cache_redis import connection_pool
+from tradeback.store.cache_prices import CachePrices
+from tradeback.store.cache_redis import connection_pool, open_cache
 from tradeback.store.catalog import CATALOG_FILE, open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_sqlite import HISTORY_FILE
@@ -95,6 +96,7 @@ def counts_of(config: Config) -> Counts:
 def stores_of(config: Config) -> Stores:
     """The stores of the configured exchange, none of them opened yet."""
     folder = config.data.of(config.exchange.name)
+    table = folder / TABLE_FILE
     catalog_file = None if config.database.mysql.host else folder / CATALOG_FILE
 
     def catalog() -> Catalog:
@@ -107,14 +109,15 @@ def stores_of(config: Config) -> Stores:
         return open_history(config, write=False)
 
     def prices() -> Prices:
-        return open_prices(config)
+        cache = None if table.exists() else open_cache(config)
+        return open_prices(config) if cache is None else CachePrices(cache)
 
     return Stores(
         Store("catalog", catalog_file, catalog),
         Store("accounts", catalog_file, accounts),
         Store("history", None if config.database.influx.url else folder / HISTORY_FILE, history),
         # The table is never replaced while it is in use.
-        Store("prices", folder / TABLE_FILE, prices, look_again=0.5),
+        Store("prices", table, prices, look_again=0.5, elsewhere=bool(config.cache.redis.addr)),
         lambda: read_all(folder / "stats"),
         NatsElsewhere(config.messaging.nats) if config.messaging.nats.url else None,
     )

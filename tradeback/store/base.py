@@ -331,13 +331,17 @@ class Accounts(Protocol):
 
 
 class Prices(Protocol):
-    """The current prices, by stream id. An object may be used from several threads.
+    """The current prices. An object may be used from several threads.
 
-    Errors: DataFolderError where the prices cannot be read; StaleRowError where one symbol's cannot.
+    Errors: StoreError where the prices cannot be read; StaleRowError where one symbol's cannot.
     """
 
-    def price(self, stream_id: int, now_ns: int) -> Price | None:
+    def price(self, symbol: Symbol, now_ns: int) -> Price | None:
         """The current price; None where the symbol was never traded or is not carried."""
+        ...
+
+    def prices(self, symbols: Sequence[Symbol], now_ns: int) -> list[Price]:
+        """The prices of those symbols that have one that can be read."""
         ...
 
     def close(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from tradeback._fast.tablefile import TableReader
 from tradeback.config import Config
-from tradeback.errors import ConfigError
-from tradeback.model import Price
+from tradeback.errors import ConfigError, StaleRowError
+from tradeback.model import Price, Symbol
 
 TABLE_FILE = "table"
 
@@ -23,10 +25,17 @@ class LocalPrices:
         self._reader = TableReader.open(str(path))
         self._lock = threading.Lock()
 
-    def price(self, stream_id: int, now_ns: int) -> Price | None:
+    def price(self, symbol: Symbol, now_ns: int) -> Price | None:
         with self._lock:
-            row = self._reader.read(stream_id)
+            row = self._reader.read(symbol.stream_id)
         return Price.of_row(row, now_ns) if row is not None and row.last_id is not None else None
+
+    def prices(self, symbols: Sequence[Symbol], now_ns: int) -> list[Price]:
+        found = []
+        for symbol in symbols:
+            with suppress(StaleRowError):
+                found.append(self.price(symbol, now_ns))
+        return [price for price in found if price is not None]
 
     def close(self) -> None:
         with self._lock:

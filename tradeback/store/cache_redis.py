@@ -138,9 +138,11 @@ class RedisCache:
         except redis.AuthenticationError as error:
             raise self._error(doing, error, "check REDIS_PASSWORD") from error
         except redis.TimeoutError as error:
-            raise self._error(doing, error, "it hangs, or REDIS_TIMEOUT is too short for it") from error
+            raise self._error(
+                doing, error, "it hangs, or REDIS_TIMEOUT is too short for it", away=True
+            ) from error
         except redis.ConnectionError as error:
-            raise self._error(doing, error, "check that it runs, and REDIS_ADDR") from error
+            raise self._error(doing, error, "check that it runs, and REDIS_ADDR", away=True) from error
         except redis.OutOfMemoryError as error:
             raise self._error(doing, error, "it is full: raise its maxmemory") from error
         except redis.RedisError as error:
@@ -150,8 +152,10 @@ class RedisCache:
                 doing, error, "another program writes our keys: give one of us another REDIS_DB"
             ) from error
 
-    def _error(self, doing: str, error: Exception, remedy: str) -> CacheError:
-        return CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
+    def _error(self, doing: str, error: Exception, remedy: str, *, away: bool = False) -> CacheError:
+        plain = CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
+        plain.away = away
+        return plain
 
 
 def _told(price: Price) -> dict[str, Any]:
