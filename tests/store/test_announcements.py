@@ -14,8 +14,10 @@ from tests.servers.nats import Listener, NatsServer, await_true, subscribed_sock
 from tests.servers.redis import RedisServer
 from tests.store.conftest import sqlite_config
 from tradeback.config import Config
+from tradeback.errors import BusError
 from tradeback.model import Session
 from tradeback.store.accounts import open_accounts
+from tradeback.store.announce_nats import NatsChannel
 from tradeback.store.announcements import open_announcements
 from tradeback.store.base import Announcements
 
@@ -183,6 +185,11 @@ def test_a_user_of_nats_who_may_not_is_told(tmp_path: Path) -> None:
     with NatsServer(tmp_path / "nats", "-c", str(rights)) as server:
         config = sqlite_config(tmp_path, **NOWHERE, NATS_URL=f"nats://u:p@127.0.0.1:{server.port}")
         refused(config, "ermissions", but_not="u:p")
+        channel = NatsChannel(config.messaging.nats)
+        with closing(channel):
+            for _ in range(100):  # nothing counts as told that is still on its way
+                with pytest.raises(BusError, match="ermissions"):
+                    channel.publish()
 
 
 def refused(config: Config, said: str, but_not: str) -> None:

@@ -103,7 +103,13 @@ ONE_FILE_EACH: dict[str, str | tuple[str, ...]] = {
     "mysql": "store/mysql.py",
     "influxdb_client": "store/influx.py",
     "redis": ("store/cache_redis.py", "store/announce_redis.py"),
-    "nats": ("store/nats_connection.py", "store/announce_nats.py", "store/requests_nats.py"),
+    "nats": (
+        "store/nats_connection.py",
+        "store/announce_nats.py",
+        "store/requests_nats.py",
+        "store/bus_nats.py",
+        "store/bus_jetstream.py",
+    ),
 }
 
 _STATEMENT = re.compile(

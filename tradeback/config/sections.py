@@ -412,10 +412,30 @@ class NatsConfig(Section):
         "", "address of the server, with user:password@ where it asks for them; empty: no bus"
     )
     client_name: Text = setting("trade-back", "name that is told to the server")
+    jetstream: bool = setting(False, "true: NATS keeps the trades in a stream, for readers who come later")
+    stream: Text = setting(
+        "trades", "name of that stream, which is made where there is none; without . * > or spaces"
+    )
+    stream_age: Span = setting("24h", "how long the stream keeps a trade; at least 1s")
+    stream_bytes: Size = setting("1GiB", "how much the stream keeps, the newest; at least 1MiB")
     cluster_id: Text = setting(
         "trading-cluster",
         "accepted, without effect: NATS Streaming asked for it, and NATS Server knows no such name",
     )
+
+    @model_validator(mode="after")
+    def _stream_that_can_be(self) -> Self:
+        if not self.stream or set(self.stream) & set(".*>/\\ "):
+            raise ConfigError(
+                f"messaging.nats.stream is {self.stream!r}: give a name without . * > / \\ and spaces"
+            )
+        if self.stream_age < 1:
+            raise ConfigError(
+                f"messaging.nats.stream_age is {format_duration(self.stream_age)}: give at least 1s"
+            )
+        if self.stream_bytes < 1024 * 1024:
+            raise ConfigError(f"messaging.nats.stream_bytes is {self.stream_bytes}: give at least 1MiB")
+        return self
 
     def credentials(self) -> tuple[str | None, str | None, str | None]:
         """User, password and token as the address has them, decoded; a name without a password is a token."""

@@ -41,6 +41,7 @@ from tradeback.recorder.sinks import Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
 from tradeback.store.base import Accounts, Announcements, Cache, Catalog, History
+from tradeback.store.bus_jetstream import JetStreamBus
 from tradeback.store.bus_nats import NatsBus
 from tradeback.store.requests_nats import NatsAnswers
 from tradeback.store.stats import read_all
@@ -211,7 +212,8 @@ class Recorder:
     def _make_bus_sink(self, stack: AsyncExitStack) -> BusSink | None:
         if not self._config.messaging.nats.url:
             return None
-        bus = NatsBus(self._config.messaging.nats)
+        nats = self._config.messaging.nats
+        bus = JetStreamBus(nats) if nats.jetstream else NatsBus(nats)
         stack.push_async_callback(asyncio.to_thread, bus.close)
         return BusSink(self._folder, self.stats, self._config.recorder.batch_window, bus, self.symbols)
 

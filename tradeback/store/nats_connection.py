@@ -53,20 +53,30 @@ class NatsConnection:
             if self._client is None:
                 self._refused = None
                 self._client = client = Client()
-                user, password, token = self._config.credentials()
-                await client.connect(
-                    self._config.url,
-                    name=self._config.client_name,
-                    # The driver would take them from the address as they stand there, encoded.
-                    user=user,
-                    password=password,
-                    token=token,
-                    connect_timeout=int(CONNECT_TIMEOUT),
-                    allow_reconnect=False,
-                    ping_interval=PING_EVERY,
-                    error_cb=self._on_error,
-                )
+                await self._connect(client)
             return self._client
+
+    async def _connect(self, client: Client) -> None:
+        user, password, token = self._config.credentials()
+        try:
+            await client.connect(
+                self._config.url,
+                name=self._config.client_name,
+                # The driver would take them from the address as they stand there, encoded.
+                user=user,
+                password=password,
+                token=token,
+                connect_timeout=int(CONNECT_TIMEOUT),
+                allow_reconnect=False,
+                # One address that refuses would be tried every two seconds, for as long as the call may take.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                ping_interval=PING_EVERY,
+                error_cb=self._on_error,
+            )
+        except nats.errors.NoServersError:
+            self.check()  # what the driver said about the attempts
+            raise
 
     @property
     def is_connected(self) -> bool:
@@ -75,8 +85,11 @@ class NatsConnection:
 
     async def flush(self, timeout: float) -> None:
         """Return once the server has read all that was sent. What it refused of it is raised."""
+        client = await self.client()
+        # The driver's own flush sends its PING past what waits to be sent: that must be on its way before.
+        await client._flush_pending(force_flush=True)
         # A PONG answers the PING only after all that was sent before it, and what is refused is told before it.
-        await (await self.client()).flush(timeout=int(timeout))
+        await client.flush(timeout=int(timeout))
         self.check()
 
     def check(self) -> None:
