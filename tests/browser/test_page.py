@@ -8,16 +8,18 @@ import os
 import re
 import signal
 from decimal import Decimal
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import PASSWORD, OpenTab, Site
-from tests.browser.one_origin import one_origin
+from tests.conftest import private
 from tests.e2e.api import ask
 from tests.e2e.processes import children_of
 from tests.e2e.test_up import is_server
+from tests.servers.nginx import NginxServer
 from tradeback.api.page import DIST
 
 pytestmark = pytest.mark.timeout(180)
@@ -286,16 +288,17 @@ def test_on_a_phone(site: Site, open_tab: OpenTab, theme: str) -> None:
     tab.shoot(f"phone-{theme}")
 
 
-def test_behind_a_proxy_all_is_one_origin(site: Site, open_tab: OpenTab) -> None:
+def test_behind_nginx_all_is_one_origin(site: Site, open_tab: OpenTab, tmp_path: Path) -> None:
     name = site.user("outsider", "BTCUSDT")
-    with one_origin(urlsplit(site.address).port or 0, site.up.ws_port) as address:
+    with private(NginxServer, tmp_path, urlsplit(site.address).port or 0, site.up.ws_port) as nginx:
+        address = f"http://127.0.0.1:{nginx.port}/"
         page = open_tab(address=address).page
         sockets: list[str] = []
         page.on("websocket", lambda socket: sockets.append(socket.url))
         log_in(page, name)
         await_new_price(page, "BTCUSDT")
         assert sockets == [f"ws://{urlsplit(address).netloc}/api/v1/ws"]
-        page.goto("about:blank")  # before the proxy ends
+        page.goto("about:blank")  # before nginx ends
 
 
 def test_another_tab_of_the_same_user_follows(site: Site, open_tab: OpenTab) -> None:
