@@ -16,15 +16,18 @@ from sqlalchemy import inspect, text
 from tests.conftest import CHECKOUT
 from tests.servers.mariadb import MariadbServer
 from tests.store.conftest import sqlite_config
-from tests.store.test_catalog import BTC, ETH
+from tests.store.test_catalog import BTC, DOT, ETH
 from tradeback.config import Config
 from tradeback.errors import CatalogError, StoreError
+from tradeback.model import Session
 from tradeback.store import schema
 from tradeback.store.accounts import metadata, open_accounts
 from tradeback.store.catalog import catalog_database, open_catalog
 from tradeback.store.migrations import versions
 from tradeback.store.mysql import lock_name
 from tradeback.store.schema import SCHEMA_VERSION, bring_up_to_date, migrating, take_back, version_of
+
+NOW = 1_800_000_000
 
 # Runs a command and is killed, as by `kill -9`, once it has run so many statements that change the schema.
 KILLED = """
@@ -269,3 +272,38 @@ def test_a_foreign_or_newer_database_is_left_alone(
     with pytest.raises(CatalogError, match=r"is no catalog of this version .*MYSQL_DATABASE"):
         open_catalog(mariadb_config)
     assert mariadb_server.run("SHOW TABLES", database=name) == before
+
+
+def test_a_catalog_is_copied_into_mysql_and_its_journal_goes_on(
+    mariadb_config: Config, tmp_path: Path
+) -> None:
+    embedded = sqlite_config(tmp_path)
+    session = Session(b"t" * 32, 1, "::1", "a browser", NOW, NOW + 100, NOW)
+    with closing(open_catalog(embedded)) as catalog:
+        catalog.sync_symbols([ETH])
+        catalog.sync_symbols([BTC])  # ETHUSDT is inactive now
+        symbols = catalog.symbols()
+    with closing(open_accounts(embedded)) as accounts:
+        alice = accounts.add_user("alice", "hash", now=NOW)
+        accounts.set_watchlist(alice.id, ["ETHUSDT", "BTCUSDT"])
+        accounts.add_session(session)
+        version = accounts.version()
+    (tmp_path / "sim" / "journal").mkdir()
+    (tmp_path / "sim" / "journal" / "00000000000000000001.segment").touch()
+    with pytest.raises(StoreError):
+        open_catalog(mariadb_config)
+    code, said = run(mariadb_config, "copy")
+    assert (code, said.split(": ")[-1]) == (0, "2 symbols, 1 users, 2 symbols of watchlists.\n")
+    with closing(open_catalog(mariadb_config)) as catalog:
+        assert catalog.symbols() == symbols
+        catalog.sync_symbols([BTC, ETH, DOT])
+        assert [symbol.stream_id for symbol in catalog.symbols()] == [1, 2, 3]
+    with closing(open_accounts(mariadb_config)) as accounts:
+        assert accounts.user("alice") == (alice, "hash")
+        assert accounts.watchlist(alice.id) == ["ETHUSDT", "BTCUSDT"]
+        assert accounts.active_sessions(now=NOW) == [session]
+        assert accounts.version() == version
+        assert accounts.add_user("bob", "hash").id == alice.id + 1
+    code, said = run(mariadb_config, "copy")
+    assert code == 1
+    assert "has rows in symbolsmap already" in said

@@ -1,4 +1,4 @@
-"""`tradeback migrate up | down | status`: the schema of the database that symbols and users are in, SQLite or MySQL."""
+"""`tradeback migrate up | down | status | copy`: the database that symbols and users are in, SQLite or MySQL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import click
 
 from tradeback.commands.options import with_config
 from tradeback.commands.stored import decided
-from tradeback.config import Config
+from tradeback.config import Config, DatabaseConfig
+from tradeback.errors import ConfigError
 from tradeback.store.catalog import catalog_database, open_catalog
+from tradeback.store.catalog_copy import copy_catalog
 from tradeback.store.database import Database
 from tradeback.store.identity import exchange_of
 from tradeback.store.schema import SCHEMA_VERSION, bring_up_to_date, take_back, version_of
@@ -67,6 +69,25 @@ def down(config: Config, yes: bool) -> None:
     with closing(_database(config)) as database:
         version, before = take_back(database, lose=yes)
     click.echo(f"{database.place}: from {version} to {before or 'nothing'}.")
+
+
+@migrate.command()
+@with_config
+def copy(config: Config) -> None:
+    """Copy symbols, users, sessions and watchlists from the data folder's SQLite file into an empty MySQL database; end
+    all processes first."""
+    if not config.database.mysql.host:
+        raise ConfigError("There is no MySQL to copy into: name it with MYSQL_HOST")
+    embedded = config.model_copy(update={"database": DatabaseConfig()})
+    with (
+        closing(catalog_database(decided(embedded))) as source,
+        closing(catalog_database(config)) as target,
+    ):
+        copied = copy_catalog(source, target)
+    click.echo(
+        f"{source.place} to {target.place}: {copied['symbolsmap']:,} symbols, {copied['users']:,} users, "
+        f"{copied['market_watch']:,} symbols of watchlists."
+    )
 
 
 def _database(config: Config) -> Database:
