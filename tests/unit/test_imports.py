@@ -27,6 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.config": {"tradeback.errors"},
     "tradeback.tokens": {"tradeback.errors"},
     "tradeback.passwords": {"tradeback.errors"},
+    "tradeback.performance": {"tradeback.store.stats"},
     "tradeback.log": {"tradeback.config"},
     "tradeback.exchange": FIRST,
     "tradeback.exchange.sim.command": {"tradeback.exchange", *FIRST},

@@ -44,6 +44,8 @@ def create_app(
     """
     registry = CollectorRegistry()
     requests = Requests(shared)
+    if config.log.performance:
+        requests.tell_performance(config.log.performance)
     book = SymbolBook(stores)
     features = config.features
     described = OpenApiResource()

@@ -11,18 +11,23 @@ import os
 import secrets
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import orjson
+import structlog
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 WRITE_EVERY_S = 0.5
+
+log = structlog.get_logger(__name__)
 
 
 class _Route:
@@ -68,6 +73,10 @@ class Requests(Collector):
             counted.buckets[bucket] += 1
             counted.seconds += seconds
             self._changed = True
+
+    def tell_performance(self, every: float) -> None:
+        """From now on log every so many seconds what this process answered since the last time."""
+        threading.Thread(target=self._keep_telling, args=(every,), name="performance", daemon=True).start()
 
     def describe(self) -> list[Metric]:
         return []
@@ -115,6 +124,31 @@ class Requests(Collector):
             if path != self._file:
                 yield orjson.loads(path.read_bytes())
 
+    def _keep_telling(self, every: float) -> None:
+        wait = threading.Event()
+        before, slower = self._sums()
+        while not wait.wait(every):
+            now, times = self._sums()
+            took = [new - old for new, old in zip(times, slower, strict=True)]
+            log.info(
+                "performance",
+                seconds=every,
+                requests=sum(took),
+                **{f"status_{status}": now[status] - before[status] for status in now},
+                **{f"p{share}_ms": _within_ms(took, share) for share in (50, 95, 99)},
+            )
+            before, slower = now, times
+
+    def _sums(self) -> tuple[Counter[str], list[int]]:
+        """Requests by status, and how many took how long."""
+        by_status: Counter[str] = Counter()
+        times = [0] * (len(BUCKETS_S) + 1)
+        for counted in self._told().values():
+            for answer, number in counted["answered"].items():
+                by_status[answer.split(" ")[1]] += number
+            times = [one + other for one, other in zip(times, counted["buckets"], strict=True)]
+        return by_status, times
+
     def _keep_writing(self) -> None:
         wait = threading.Event()
         while not wait.wait(WRITE_EVERY_S):
@@ -123,6 +157,14 @@ class Requests(Collector):
                 part = self._file.with_suffix(".part")
                 part.write_bytes(orjson.dumps(self._told()))
                 part.replace(self._file)  # whole or not at all
+
+
+def _within_ms(took: list[int], share: int) -> float | None:
+    """The bucket's end, in ms, within which so many of a hundred were answered; None: none was, or it has no end."""
+    wanted = max(1, ceil(sum(took) * share / 100))
+    reached = (end for end, below in zip(BUCKETS_S, accumulate(took), strict=False) if below >= wanted)
+    end = next(reached, None)
+    return None if end is None else end * 1000
 
 
 def open_shared(folder: Path) -> Path:

@@ -314,6 +314,9 @@ class LogConfig(Section):
 
     env_prefix: ClassVar[str] = "LOG_"
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least level that is logged")
+    performance: Duration = setting(
+        "1m", "how often each process logs what it did since the last time; 0s: never"
+    )
     format: Literal["auto", "console", "json"] = setting("auto", "`auto`: console on a terminal, else JSON")
 
 

@@ -25,6 +25,7 @@ from tradeback.config import Config
 from tradeback.control import RECORDER_SOCKET, SERVER_SOCKET, ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
+from tradeback.performance import tell_performance
 from tradeback.recorder.accounts_watch import POLL_SECONDS, AccountsWatch
 from tradeback.recorder.answers import Answers
 from tradeback.recorder.asking import asked_backfill, asked_progress
@@ -142,6 +143,7 @@ class Recorder:
                 **self.services,
                 "counters": self._tell_counters,
                 "retention": self._retain,
+                "performance": self._tell_performance,
             }.items():
                 tasks.append(asyncio.create_task(self._serve(name, service), name=name))
             stack.push_async_callback(_cancel, tasks)
@@ -368,6 +370,15 @@ class Recorder:
             "ticks": self.stats.value("ticks"),
             "errors": [f"{sink['name']}: {sink['error']}" for sink in sinks if sink["error"]],
         }
+
+    async def _tell_performance(self) -> None:
+        await tell_performance(
+            self._folder / "stats" / "recorder",
+            self._config.log.performance,
+            counted=("ticks", "minute_bars", "repair_trades", "sink_errors", "service_errors"),
+            levels=(*(f"lag_{sink.name}" for sink in self.sinks), "gaps_open"),
+            times=("commit",),
+        )
 
     def _status(self, _: dict[str, Any]) -> dict[str, Any]:
         return {

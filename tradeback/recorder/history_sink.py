@@ -187,11 +187,11 @@ class HistorySink(Sink):
         self._taken.clear()
         self._stats.increase("ticks", len(self._ticks))
         self._stats.increase("batches")
-        self._stats.increase("minutes", len(minutes))
+        self._stats.increase("minute_bars", len(minutes))
         self._ticks = []
         if self._bars is not None:
             self._bars.written()
-            self._stats.increase("minutes_rebuilt", self._bars.rebuilt)
+            self._stats.increase("minute_bars_rebuilt", self._bars.rebuilt)
             self._bars.rebuilt = 0
         if changes.gaps or changes.filled:
             self._count_gaps()

@@ -23,6 +23,7 @@ from tradeback.config import Config
 from tradeback.control import SERVER_SOCKET, ControlSocket
 from tradeback.errors import CloseCode, ConfigError, DataFolderError
 from tradeback.model import Symbol
+from tradeback.performance import tell_performance
 from tradeback.recovery import bring_up
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.control import ControlHandlers
@@ -33,6 +34,19 @@ from tradeback.server.hub import Hub
 from tradeback.server.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
+
+# What the line of a minute tells of them.
+COUNTED = (
+    *(
+        "messages_trade",
+        "messages_agg_trade",
+        "messages_quote",
+        "duplicates",
+        "journal_records",
+        "records_sent",
+    ),
+    *("bytes_sent", "conflated", "slow_closes"),
+)
 
 
 class Server:
@@ -104,6 +118,17 @@ class Server:
             upkeep = Upkeep(self.ingest, self._config.journal.segment_bytes, self._after_reads)
             stack.callback(upkeep.stop)
             upkeep.start()
+            telling = asyncio.create_task(
+                tell_performance(
+                    self._folder / "stats" / "server",
+                    self._config.log.performance,
+                    counted=COUNTED,
+                    levels=("clients", "clients_blocked"),
+                    times=("recv_to_send", "event_to_send", "loop_iteration"),
+                ),
+                name="performance",
+            )
+            stack.callback(telling.cancel)
             ready(self.addresses())
             await stop.wait()
             await drain(self.hub, self._config.websocket.drain)
