@@ -1,0 +1,93 @@
+"""What is there for Prometheus: metrics by its conventions, rules that fire, and a dashboard of metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.e2e.api import ApiProcess
+from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
+
+DEPLOY = CHECKOUT / "deploy"
+METRIC = re.compile(r"\btradeback_[a-z0-9_]+")
+INSTALL = "promtool is not installed: apt-get install -y --no-install-recommends prometheus"
+
+
+def promtool(*arguments: str, said: str | None = None) -> str:
+    """What promtool prints; AssertionError where it finds a fault."""
+    if shutil.which("promtool") is None:
+        if os.environ.get("CI"):
+            raise AssertionError(INSTALL)
+        pytest.skip(INSTALL)
+    done = subprocess.run(
+        ["promtool", *arguments],
+        input=said,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=DEPLOY / "prometheus",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One scrape of all processes, after some trades and requests."""
+    folder: Path = tmp_path_factory.mktemp("metrics")
+    with SimProcess("--symbols", "2", "--rate", "500") as sim:
+        names = sorted(sim.get("/sim/ledger"))
+        with (
+            ServerProcess(folder, sim, EXCHANGE_SYMBOLS=",".join(names)) as server,
+            RecorderProcess(folder, sim) as recorder,
+            ApiProcess(folder) as api,
+            Audit(server.ws_port, 1, names),
+        ):
+            server.await_subscribed(2)
+            sim.pause_and_drain()
+            recorder.await_stored()
+            api.ask("/api/v1/symbols")
+            yield api.ask("/api/v1/metrics").body.decode()
+
+
+def test_metrics_keep_the_conventions(scraped: str) -> None:
+    promtool("check", "metrics", said=scraped)
+
+
+def test_one_scrape_has_every_process(scraped: str) -> None:
+    for process in ("server", "recorder"):
+        assert f'tradeback_up{{process="{process}"}} 1.0' in scraped
+    assert 'tradeback_api_requests_total{method="GET",route="/api/v1/symbols",status="200"}' in scraped
+
+
+def test_rules_are_good_and_each_fires() -> None:
+    promtool("check", "rules", "rules.yml")
+    promtool("check", "config", "prometheus.yml")
+    promtool("test", "rules", "rules_test.yml")
+    alerts = re.findall(r"alert: (\w+)", (DEPLOY / "prometheus" / "rules.yml").read_text())
+    tried = re.findall(r"alertname=\"(\w+)\"", (DEPLOY / "prometheus" / "rules_test.yml").read_text())
+    assert alerts == tried
+
+
+@pytest.mark.parametrize("path", ["prometheus/rules.yml", "grafana/dashboard.json"])
+def test_every_query_names_metrics_that_exist(scraped: str, path: str) -> None:
+    text = (DEPLOY / path).read_text()
+    if path.endswith(".json"):
+        panels = json.loads(text)["panels"]
+        queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    else:
+        queries = re.findall(r"expr: (.*)", text)
+    assert len(queries) > 10
+    known = set(re.findall(r"^(tradeback_\w+)", scraped, re.MULTILINE))
+    for query in queries:
+        named = set(METRIC.findall(query))
+        assert named <= known, query
+        assert named or 'up{job="tradeback"}' in query
