@@ -30,6 +30,7 @@ MEASUREMENTS = [
     "history",
     "page",
     "influx",
+    "cache",
     "api",
     "login",
     "sessions",

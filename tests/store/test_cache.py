@@ -52,6 +52,7 @@ def test_prices_are_read_as_they_were_written_last(cache: Cache) -> None:
     cache.write_prices({"BTCUSDT": ETH, "ETHUSDT": ETH})
     cache.write_prices({"BTCUSDT": BTC})
     assert cache.prices(["ETHUSDT", "BTCUSDT", "NONE"]) == {"BTCUSDT": BTC, "ETHUSDT": ETH}
+    assert (cache.price("BTCUSDT"), cache.price("NONE")) == (BTC, None)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

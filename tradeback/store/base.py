@@ -413,6 +413,10 @@ class Cache(Protocol):
         Of the times a cache keeps `ts_event` alone, in ms."""
         ...
 
+    def price(self, symbol: str) -> Price | None:
+        """The price of one symbol as `prices` gives it; None where none is there."""
+        ...
+
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         """The prices that are there, of these symbols, as they were written: `Price.at` brings one up to the day."""
         ...

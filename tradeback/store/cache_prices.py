@@ -19,7 +19,7 @@ class CachePrices:
         self._cache = cache
 
     def price(self, symbol: Symbol, now_ns: int) -> Price | None:
-        price = self._cache.prices((symbol.name,)).get(symbol.name)
+        price = self._cache.price(symbol.name)
         return None if price is None else price.at(now_ns)
 
     def prices(self, symbols: Sequence[Symbol], now_ns: int) -> list[Price]:

@@ -30,6 +30,19 @@ STREAM = "updates:prices"
 SYMBOLS_A_TRIP = 1_000
 MS_NS = 1_000_000
 
+# What may go wrong on a trip, and what to do about it: the first class that fits.
+REMEDIES: dict[type[Exception], str] = {
+    redis.AuthenticationError: "check REDIS_PASSWORD",
+    redis.TimeoutError: "it hangs, or REDIS_TIMEOUT is too short for it",
+    redis.ConnectionError: "check that it runs, and REDIS_ADDR",
+    redis.OutOfMemoryError: "it is full: raise its maxmemory",
+    redis.RedisError: "check its configuration",
+    **dict.fromkeys(
+        (ValueError, TypeError, KeyError), "another program writes our keys: give one of us another REDIS_DB"
+    ),
+}
+FAULTS = tuple(REMEDIES)
+
 
 def open_cache(config: Config) -> Cache | None:
     """The configured cache; None where none is. It connects when it is first used; the caller closes it."""
@@ -76,6 +89,14 @@ class RedisCache:
                     pipeline.xadd(STREAM, fields, maxlen=self._stream_length, approximate=True)
             with self._errors("write prices to"):
                 pipeline.execute()
+
+    def price(self, symbol: str) -> Price | None:
+        # As little as can be done beside the trip: this is what a request for a price waits for.
+        try:
+            text: Any = self._redis.get(f"price:{symbol}")
+            return None if text is None else _price(text)
+        except FAULTS as error:
+            raise self._plain("read a price from", error) from error
 
     def prices(self, symbols: Sequence[str]) -> dict[str, Price]:
         found: dict[str, Price] = {}
@@ -135,26 +156,15 @@ class RedisCache:
         """What may go wrong on a trip, as CacheError with its remedy."""
         try:
             yield
-        except redis.AuthenticationError as error:
-            raise self._error(doing, error, "check REDIS_PASSWORD") from error
-        except redis.TimeoutError as error:
-            raise self._error(
-                doing, error, "it hangs, or REDIS_TIMEOUT is too short for it", away=True
-            ) from error
-        except redis.ConnectionError as error:
-            raise self._error(doing, error, "check that it runs, and REDIS_ADDR", away=True) from error
-        except redis.OutOfMemoryError as error:
-            raise self._error(doing, error, "it is full: raise its maxmemory") from error
-        except redis.RedisError as error:
-            raise self._error(doing, error, "check its configuration") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._error(
-                doing, error, "another program writes our keys: give one of us another REDIS_DB"
-            ) from error
+        except FAULTS as error:
+            raise self._plain(doing, error) from error
 
-    def _error(self, doing: str, error: Exception, remedy: str, *, away: bool = False) -> CacheError:
+    def _plain(self, doing: str, error: Exception) -> CacheError:
+        remedy = next(remedy for kind, remedy in REMEDIES.items() if isinstance(error, kind))
         plain = CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
-        plain.away = away
+        plain.away = isinstance(error, redis.TimeoutError | redis.ConnectionError) and not isinstance(
+            error, redis.AuthenticationError
+        )
         return plain
 
 
