@@ -15,6 +15,8 @@ from collections.abc import Mapping
 
 import orjson
 
+from tradeback.commands.supervisor import tell_supervisor
+
 # As long as `tradeback up` gives a process that it has asked to end.
 GRACE = 20.0
 
@@ -41,8 +43,10 @@ def _watch(descriptor: int) -> None:
 def tell_ready(descriptor: int | None, addresses: Mapping[str, str]) -> None:
     """Write one line of JSON to the pipe of `--ready-fd`, where there is one, and close it.
 
-    `addresses` are those that this process listens on, by name. Does nothing where nobody reads them any more.
+    systemd is told too. `addresses` are those that this process listens on, by name. Does nothing where nobody reads
+    them any more.
     """
+    tell_supervisor("READY=1")
     if descriptor is None:
         return
     with contextlib.suppress(BrokenPipeError), os.fdopen(descriptor, "wb") as pipe:

@@ -15,6 +15,7 @@ import structlog
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.commands.reloading import loader, on_hangup
+from tradeback.commands.supervisor import feed_watchdog
 from tradeback.config import Config, notices
 from tradeback.errors import StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -163,4 +164,5 @@ async def _replay(path: Path, recording: Recorder, config: Config, folder: Path)
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:
     log.info("recorder ready", **addresses)
+    feed_watchdog()
     tell_ready(ready_fd, addresses)

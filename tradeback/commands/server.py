@@ -15,6 +15,7 @@ from tradeback._fast.epoll import new_event_loop
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.commands.reloading import loader, on_hangup
+from tradeback.commands.supervisor import feed_watchdog
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError, ExchangeError, StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -106,6 +107,7 @@ async def _make_server(config: Config) -> Server:
 
 def _tell(addresses: dict[str, str], ready_fd: int | None) -> None:
     log.info("server ready", **addresses)
+    feed_watchdog()
     tell_ready(ready_fd, addresses)
 
 

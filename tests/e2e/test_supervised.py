@@ -1,0 +1,82 @@
+"""The processes under systemd: what they tell it; and deploy/'s units and Caddyfile as their tools judge them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.e2e.api import ApiProcess
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
+
+UNITS = sorted((CHECKOUT / "deploy" / "systemd").glob("*.service"))
+SAFETY = 60.0
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.mark.parametrize("process", ["server", "recorder", "api"])
+def test_systemd_is_told(tmp_path: Path, process: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard, SimProcess("--paused") as sim:
+        heard.settimeout(SAFETY)
+        heard.bind(str(tmp_path / "notify"))
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
+        folder = tmp_path / "data"
+        folder.mkdir()
+        starting = {
+            "server": lambda: ServerProcess(folder, sim, **told),
+            "recorder": lambda: RecorderProcess(folder, sim, **told),
+            "api": lambda: ApiProcess(folder, **told),
+        }
+        with starting[process]() as running:
+            states = [heard.recv(100) for _ in range(1 if process == "api" else 4)]
+            assert running.stop() == 0
+    # Of the API it is gunicorn's own main process that speaks first; it has more to say.
+    assert sum(state.startswith(b"READY=1") for state in states) == 1
+    assert states.count(b"WATCHDOG=1") == len(states) - 1
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_units_are_good_and_closed(unit: Path, tmp_path: Path) -> None:
+    program = tmp_path / "tradeback"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    here = tmp_path / unit.name
+    here.write_text(unit.read_text().replace("/opt/tradeback/.venv/bin/tradeback", str(program)))
+    done = subprocess.run(
+        [tool("systemd-analyze"), "verify", "--man=no", str(here)], capture_output=True, text=True, timeout=60
+    )
+    said = [line for line in done.stderr.splitlines() if unit.name in line]
+    assert (done.returncode, said) == (0, [])
+    done = subprocess.run(
+        [tool("systemd-analyze"), "security", "--offline=true", "--threshold=25", str(here)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert re.search(r"exposure level .*: [0-9.]+ OK", done.stdout), done.stdout[-200:]
+
+
+def test_the_caddyfile_is_good(tmp_path: Path) -> None:
+    path = CHECKOUT / "deploy" / "caddy" / "Caddyfile"
+    done = subprocess.run(
+        [tool("caddy"), "validate", "--config", str(path), "--adapter", "caddyfile"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Valid configuration" in done.stdout + done.stderr
