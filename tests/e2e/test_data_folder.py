@@ -83,6 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.embedded("the folder is copied, and a database of its own is not")
 @pytest.mark.parametrize("case", BROKEN)
 def test_what_is_broken_is_named_and_the_rest_is_kept(
     tmp_path: Path, left: tuple[Path, SimProcess], case: str

@@ -22,6 +22,8 @@ from tradeback._fast.journal import JournalWriter
 from tradeback._fast.record import REASONS
 from tradeback.store.catalog import open_catalog
 
+pytestmark = pytest.mark.embedded("all that is in the file of the history is compared")
+
 MANY = 60_000
 AUSDT = 1
 

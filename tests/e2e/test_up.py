@@ -21,6 +21,7 @@ from tests.e2e.api import ask
 from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.processes import Watched, children_of
 from tests.e2e.running import Up, ask_control
+from tests.servers.services import settings_of
 from tradeback.config import ExchangeConfig
 from tradeback.exchange.choice import DEFAULT_SIM, DEFAULT_SIM_REST, Choice
 
@@ -63,7 +64,7 @@ def test_a_taken_port_is_a_sentence(tmp_path: Path, taken: str, words: str) -> N
 def test_a_second_server_a_crash_and_the_end(tmp_path: Path) -> None:
     with Up(tmp_path, "--sim-rate", "10", "--sim-symbols", "5") as up:
         ports = ["--ws-port", "0", "--sim-port", "0"]
-        text = refused(*UP, *ports, "--data-dir", str(tmp_path))
+        text = refused(*UP, *ports, "--data-dir", str(tmp_path), **settings_of(tmp_path))
         assert "is being written by process" in text
         match = re.search(r"is being written by process (\d+)", text)
         assert match is not None

@@ -107,6 +107,7 @@ def _read(path: Path) -> str | None:
 def _write(path: Path, password: str) -> None:
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
