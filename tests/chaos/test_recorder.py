@@ -1,6 +1,7 @@
-"""A market under which server, recorder, exchange connections, disk and clock fail: what is stored is what was traded.
+"""A market under which server, recorder, exchange connections, disk and clock fail, and once the services that all is
+stored in too: what is stored is what was traded.
 
-The seed of a run is printed; `TRADEBACK_SEED` repeats one. `make chaos` runs for ten minutes instead of one.
+The seed of a run is printed; `TRADEBACK_SEED` repeats one. `make chaos` runs for ten minutes each.
 """
 
 from __future__ import annotations
@@ -8,22 +9,34 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.disturbances import Disturbed
+from tests.chaos.service_disturbances import DisturbedServices
 from tests.chaos.test_server_kill import await_given_up
+from tests.conftest import private
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import SimProcess, stream_ids
 from tests.e2e.test_recorder import FOR_EVER, opened_history
 from tests.reference.ledger import bar_differences, bars_of, read_ledger, tick_differences
 from tests.scale import CHAOS
+from tests.servers.influx import InfluxServer
+from tests.servers.mariadb import MariadbServer
+from tests.servers.nats import NatsServer
+from tests.servers.redis import RedisServer
+from tests.servers.server import RealServer
+from tests.servers.services import give
 from tradeback.model import RESOLUTIONS
 
 SECONDS = 600.0 if CHAOS else 60.0
+SECONDS_WITH_SERVICES = 600.0 if CHAOS else 30.0
 SYMBOLS = 20
 RATE = 5_000
 DISK = "2g" if CHAOS else "300m"
@@ -55,6 +68,20 @@ def until_all_trade(sim: SimProcess) -> None:
 
 @pytest.mark.timeout(int(SECONDS) + 500)
 def test_what_is_stored_is_what_was_traded_whatever_fails(disk: Path, tmp_path: Path) -> None:
+    trade_and_fail(disk, tmp_path, SECONDS)
+
+
+@pytest.mark.timeout(int(SECONDS_WITH_SERVICES) + 700)
+def test_so_it_is_where_the_services_fail_too(disk: Path, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        kinds = (RedisServer, NatsServer, MariadbServer, InfluxServer)
+        servers = [stack.enter_context(private(kind, tmp_path / kind.PROGRAM)) for kind in kinds]
+        settings = {key: value for server in servers for key, value in server.environment.items()}
+        give(disk, settings | {"INFLUX_TIMEOUT": "3s", "MYSQL_TIMEOUT": "2s", "REDIS_TIMEOUT": "500ms"})
+        trade_and_fail(disk, tmp_path, SECONDS_WITH_SERVICES, servers)
+
+
+def trade_and_fail(disk: Path, tmp_path: Path, seconds: float, servers: Sequence[RealServer] = ()) -> None:
     seed = int(os.environ.get("TRADEBACK_SEED") or random.randrange(2**32))
     print(f"seed {seed}")
     market = ("--symbols", str(SYMBOLS), "--rate", str(RATE), "--seed", str(seed), "--paused", "--no-history")
@@ -66,10 +93,11 @@ def test_what_is_stored_is_what_was_traded_whatever_fails(disk: Path, tmp_path: 
     ):
         disturbed.server.await_subscribed(SYMBOLS)
         sim.get("/sim/resume")
-        try:
-            disturbed.disturb(SECONDS)
-        finally:
-            print("\n".join(disturbed.done))
+        with services_disturbed(servers, seed, seconds):
+            try:
+                disturbed.disturb(seconds)
+            finally:
+                print("\n".join(disturbed.done))
         disturbed.calm()
         disturbed.server.await_subscribed(SYMBOLS)
         until_all_trade(sim)
@@ -78,14 +106,32 @@ def test_what_is_stored_is_what_was_traded_whatever_fails(disk: Path, tmp_path: 
         status = disturbed.recorder.await_stored(repaired=True)
         disturbed.assert_alive()
         assert status["gaps"] == {"open": 0, "unfillable": 0}
-        assert_stored_is_traded(disk, sim)
+        assert_stored_is_traded(disk, sim, seconds)
         assert disturbed.recorder.stop() == 0
         assert disturbed.server.stop() == 0
     for log in ("server.log", "recorder.log"):
         assert "Traceback" not in (disk / log).read_text()
 
 
-def assert_stored_is_traded(folder: Path, sim: SimProcess) -> None:
+@contextmanager
+def services_disturbed(servers: Sequence[RealServer], seed: int, seconds: float) -> Iterator[None]:
+    """Within the block the servers, if there are any, have troubles; after it all of them answer."""
+    if not servers:
+        yield
+        return
+    troubles = DisturbedServices([*servers], random.Random(seed + 1))
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(troubles.disturb, seconds, ended)
+        try:
+            yield
+        finally:
+            ended.set()
+            future.result()
+            print("\n".join(troubles.done))
+
+
+def assert_stored_is_traded(folder: Path, sim: SimProcess, seconds: float) -> None:
     ids = stream_ids(folder)
     total = records = 0
     with opened_history(folder) as history:
@@ -102,4 +148,4 @@ def assert_stored_is_traded(folder: Path, sim: SimProcess) -> None:
             total += len(trades)
             records += len(ticks)
     print(f"{total} trades of {len(ids)} symbols in {records} records")
-    assert total > SECONDS * 100
+    assert total > seconds * 100

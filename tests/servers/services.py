@@ -20,6 +20,7 @@ from tradeback.config import Config, load_config
 ASKED_FOR = os.environ.get("TRADEBACK_TEST_SERVICES") == "1"
 SERVERS: tuple[type[RealServer], ...] = (RedisServer, NatsServer, MariadbServer, InfluxServer)
 MOST_FOLDERS = 10_000  # of one worker
+_given: dict[Path, dict[str, str]] = {}
 
 
 class Services:
@@ -86,9 +87,16 @@ def missing() -> list[type[RealServer]]:
     return [server for server in SERVERS if server.program() is None]
 
 
+def give(folder: Path, settings: dict[str, str]) -> None:
+    """Have processes and stores on this data folder use servers of the test's own, whatever was asked for."""
+    _given[folder.resolve()] = settings
+
+
 def settings_of(folder: Path) -> dict[str, str]:
     """The environment of a process on a data folder of the simulated exchange, the services included."""
-    used = services().of(folder.resolve()) if ASKED_FOR else {}
+    used = _given.get(folder.resolve())
+    if used is None:
+        used = services().of(folder.resolve()) if ASKED_FOR else {}
     return {"DATA_DIR": str(folder), "TRADEBACK_EXCHANGE": "sim", **used}
 
 

@@ -44,6 +44,7 @@ from tradeback.store.rules import check_bars, length_of, row_limit, too_old_befo
 
 RECENT_MINUTES = 4  # of each symbol that the writer remembers
 FIRST_WINDOW_NS = 60 * 1_000_000_000  # of ticks that are read at once; grows while there are few
+FIRST_WINDOW_OF_FEW_NS = 100_000_000
 FEW_TICKS, MANY_TICKS = 2_000, 20_000
 
 
@@ -182,6 +183,10 @@ class InfluxHistory:
         waiting: list[tuple[int, int, Tick]] = []
         window = FIRST_WINDOW_NS
         reached, stop = _within(start), _within(end + POINTS_A_MILLISECOND)
+        if left < FEW_TICKS and reached < stop:
+            # Of a few, none is looked for where there are none, and not many are read to find them.
+            window = FIRST_WINDOW_OF_FEW_NS
+            reached = self._first_from("trades", stream_id, reached, stop)
         while left > 0 and reached < stop:
             upto = min(reached + window, stop)
             found = list(ticks_of(stream_id, self._points("trades", stream_id, reached, upto)))
