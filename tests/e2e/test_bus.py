@@ -17,7 +17,7 @@ from tests.e2e.running import (
     stream_ids,
     trade_and_drain,
 )
-from tests.servers.nats import Listener, NatsServer, await_true
+from tests.servers.nats import Listener, NatsServer, await_true, kept
 from tradeback._fast.journal import JournalCursor, JournalTrade
 from tradeback._fast.record import FLAGS
 from tradeback.store.bus_layout import BusLevel, BusPrice, BusTrade, decode_message
@@ -142,4 +142,37 @@ def test_trouble_with_nats_loses_nothing_and_nobody_else_notices(tmp_path: Path,
                 while (seen := first_seen(published(listeners, symbol))) != expected:
                     assert time.monotonic() < deadline, f"{symbol}: {len(seen)} of {len(expected)}"
                     time.sleep(0.05)
+    assert "Traceback" not in (tmp_path / "recorder.log").read_text()
+
+
+@pytest.mark.timeout(180)
+def test_a_stream_has_every_trade_whatever_was_killed(tmp_path: Path) -> None:
+    with (
+        NatsServer(tmp_path / "nats", "-js") as nats,
+        SimProcess("--rate", "2000", "--symbols", "10", "--paused") as sim,
+        ServerProcess(tmp_path, sim, **CARRIED) as server,
+    ):
+        stream = {"NATS_URL": nats.url, "NATS_JETSTREAM": "true", "NATS_STREAM_BYTES": "64MiB"}
+        with RecorderProcess(tmp_path, sim, **CARRIED, **stream) as recorder:
+            server.await_subscribed(len(SYMBOLS))
+            trade_and_drain(sim.rest_endpoint, 3_000)
+            nats.kill()
+            trade_and_drain(sim.rest_endpoint, 3_000)
+            await_sink(recorder, "bus", lambda sink: sink["errors"] > 0)
+            nats.start()
+            trade_and_drain(sim.rest_endpoint, 1_000)
+            recorder.kill()
+        trade_and_drain(sim.rest_endpoint, 1_000)
+        with RecorderProcess(tmp_path, sim, **CARRIED, **stream) as recorder:
+            recorder.await_stored()
+            assert recorder.stop() == 0
+        trades, ids = journaled(tmp_path), stream_ids(tmp_path)
+        streamed: dict[str, list[BusTrade]] = {}
+        for subject, content in kept(nats):
+            records = [record for record in decode_message(content)[1] if isinstance(record, BusTrade)]
+            streamed.setdefault(subject, []).extend(
+                record for record in records if not record.flags & FLAGS["repair"]
+            )
+        for symbol in SYMBOLS:
+            assert first_seen(streamed[f"trades.{symbol}"]) == trades[ids[symbol]]
     assert "Traceback" not in (tmp_path / "recorder.log").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
+
+import nats
 
 from tests.servers.server import RealServer, accepts
 
@@ -94,3 +97,22 @@ class Listener:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
+
+
+def kept(server: NatsServer, stream: str = "trades") -> list[tuple[str, bytes]]:
+    """All that a stream has, from its first message on, as somebody reads who comes now."""
+
+    async def read() -> list[tuple[str, bytes]]:
+        client = await nats.connect(server.url)
+        try:
+            reading = client.jetstream()
+            state = (await reading.stream_info(stream)).state
+            messages = []
+            for number in range(state.first_seq, state.last_seq + 1) if state.messages else ():
+                message = await reading.get_msg(stream, number)
+                messages.append((str(message.subject), message.data or b""))
+            return messages
+        finally:
+            await client.close()
+
+    return asyncio.run(read())

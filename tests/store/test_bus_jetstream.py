@@ -13,7 +13,7 @@ import pytest
 from nats.js.api import StorageType, StreamConfig
 
 from tests.conftest import fill, private
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, kept
 from tradeback.config import NatsConfig, load_config
 from tradeback.errors import BusError, ConfigError
 from tradeback.store.base import Bus
@@ -28,25 +28,6 @@ PRICE = BusPrice(1.0, 0.9, 1.1, 7, 8)
 def settings(server: NatsServer, **more: str) -> NatsConfig:
     environ = {"NATS_URL": server.url, "NATS_JETSTREAM": "true", "NATS_STREAM_BYTES": "8MiB", **more}
     return load_config(environ=environ).messaging.nats
-
-
-def kept(server: NatsServer, stream: str = "trades") -> list[tuple[str, bytes]]:
-    """All that a stream has, from its first message on, as somebody reads who comes now."""
-
-    async def read() -> list[tuple[str, bytes]]:
-        client = await nats.connect(server.url)
-        try:
-            reading = client.jetstream()
-            state = (await reading.stream_info(stream)).state
-            messages = []
-            for number in range(state.first_seq, state.last_seq + 1) if state.messages else ():
-                message = await reading.get_msg(stream, number)
-                messages.append((str(message.subject), message.data or b""))
-            return messages
-        finally:
-            await client.close()
-
-    return asyncio.run(read())
 
 
 def kept_trades(server: NatsServer) -> list[Any]:
