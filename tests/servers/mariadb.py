@@ -66,7 +66,7 @@ class MariadbServer(RealServer):
             *(program, "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"),
             *(f"--socket={self.folder / 's'}", f"--port={self.port}", "--bind-address=127.0.0.1"),
             *("--skip-log-bin", "--character-set-server=latin1", "--default-time-zone=+05:30"),
-            *("--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve"),
+            *("--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve"),
         ]
 
     def answers(self) -> bool:

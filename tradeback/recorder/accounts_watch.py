@@ -96,6 +96,8 @@ class AccountsWatch:
                 try:
                     looked, everything, changed = await reading
                 except TradebackError as error:
+                    # A database that comes back may have lost what it committed last, or be another one.
+                    self._version = ALL
                     self._say(f"accounts cannot be read: {error}")
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, RETRY_MAX)
