@@ -81,7 +81,11 @@ class NatsConnection:
     @property
     def is_connected(self) -> bool:
         """Whether there is a connection, as far as is known."""
-        return self._client is not None and self._client.is_connected
+        if self._client is None or not self._client.is_connected:
+            return False
+        # A subject that is no UTF-8 ends the driver's reading, and nothing else of it.
+        reading = self._client._reading_task
+        return reading is not None and not reading.done()
 
     async def flush(self, timeout: float) -> None:
         """Return once the server has read all that was sent. What it refused of it is raised."""
