@@ -29,7 +29,7 @@ class Between(SqlAccounts):
     """Real accounts, with a moment just before a session is stored in which another process does something."""
 
     def __init__(self, accounts: SqlAccounts) -> None:
-        super().__init__(accounts.engine, accounts.place)
+        super().__init__(accounts.database)
         self.meanwhile: Any = lambda: None
 
     def add_session(self, session: Session) -> None:
