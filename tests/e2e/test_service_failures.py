@@ -1,5 +1,5 @@
-"""Each of the four services stopped, hung, slow, full, or refusing the password, under a server, a recorder and an API
-that use them all: clients get every update meanwhile, nothing is lost, and who cannot answer says so."""
+"""Each of the four services killed, hung or slow under a server, a recorder and an API that use them all:
+clients get every update meanwhile, nothing is lost, and who cannot answer says so."""
 
 from __future__ import annotations
 
@@ -189,18 +189,17 @@ def all_read(sink: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def whole(folder: Path, *, begun: bool = True) -> Iterator[Whole]:
+def whole(folder: Path) -> Iterator[Whole]:
     with ExitStack() as stack:
         servers = {
             name: stack.enter_context(private(service.kind, folder / name))
             for name, service in SERVICES.items()
         }
         there = Whole(folder, stack, servers)
-        if begun:
-            there.start()
-            there.log_in()
-            there.trade()
-            there.recorder.await_stored()
+        there.start()
+        there.log_in()
+        there.trade()
+        there.recorder.await_stored()
         yield there
         for process in (there.recorder, there.server, there.api):
             assert process.stop() == 0

@@ -44,7 +44,7 @@ def test_every_gap_is_filled_once(
     seed: int,
 ) -> None:
     async def run(path: Path) -> None:
-        async with Sim(config(symbols=2, seed=seed, market_data_only=market_data_only)) as sim:
+        async with Sim(config(symbols=2, seed=seed, history=False, market_data_only=market_data_only)) as sim:
             await run_messages(sim, 4_000)
             folder = Folder(path)
             symbols = symbols_of(sim)

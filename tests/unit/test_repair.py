@@ -32,7 +32,7 @@ MINUTE_US = 60_000_000
 
 def with_sim(path: Path, scenario: Scenario, messages: int = 3_000, **options: Any) -> None:
     async def run() -> None:
-        async with Sim(config(**{"symbols": 2, **options})) as sim:
+        async with Sim(config(**{"symbols": 2, "history": False, **options})) as sim:
             if messages:
                 await run_messages(sim, messages)
             folder = Folder(path)

@@ -133,7 +133,7 @@ def test_what_cannot_be_true_is_refused() -> None:
 
 def test_the_aggregate_trade_of_any_trade_is_found_from_any_guess() -> None:
     async def run() -> None:
-        async with Sim(config(symbols=1)) as sim, ExchangeRest(sim.rest_url) as rest:
+        async with Sim(config(symbols=1, history=False)) as sim, ExchangeRest(sim.rest_url) as rest:
             await run_messages(sim, 12_000)
             of = sim.ledger.of("BTCUSDT")
             lowest = of.trades.latest(10**6)[0][0]
@@ -161,7 +161,7 @@ def test_the_aggregate_trade_of_any_trade_is_found_from_any_guess() -> None:
 
 def test_what_the_exchange_dropped_is_passed_over() -> None:
     async def run() -> None:
-        async with Sim(config(history_rows=4_000)) as sim, ExchangeRest(sim.rest_url) as rest:
+        async with Sim(config(history_rows=4_000, history=False)) as sim, ExchangeRest(sim.rest_url) as rest:
             await run_messages(sim, 30_000)
             of = sim.ledger.of("BTCUSDT")
             oldest = of.aggs.latest(10**6)[0]

@@ -29,7 +29,7 @@ _VALUES = (
     ("gap_trades_open", "gauge", "trades in the gaps that may still be filled"),
     ("repair_steps", "counter", "times that a symbol's missing trades were looked for at the exchange"),
     ("repair_trades", "counter", "missing trades that were fetched and journaled"),
-    ("repair_trades_given_up", "counter", "missing trades that cannot be had, those before a beginning too"),
+    ("repair_trades_given_up", "counter", "missing trades that cannot be had"),
     ("repair_failures", "counter", "times that missing trades could not be fetched and were put off"),
     ("backfill_jobs_pending", "gauge", "fetches of bars that are not done"),
     ("backfill_pages", "counter", "pages of bars that were fetched"),

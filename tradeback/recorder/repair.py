@@ -469,8 +469,9 @@ class Repair:
                 reason=REASONS["unfillable"],
                 flags=UNFILLABLE[why],
             )
-            self.given_up += last - first + 1
+            # What lies before a beginning was never asked for.
             if why != "begin":
+                self.given_up += last - first + 1
                 log.warning(
                     "trades are missing for good",
                     symbol=symbol.name,
