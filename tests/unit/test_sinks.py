@@ -18,7 +18,7 @@ from tradeback.model import MINUTE_NS, RESOLUTIONS, Gap
 from tradeback.recorder import history_sink, sinks
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
-from tradeback.recorder.sinks import Sink, drop_other_cursors, journal_end
+from tradeback.recorder.sinks import AT_ONCE, Enough, Sink, drop_other_cursors, journal_end
 from tradeback.store import history_file
 from tradeback.store.history_sqlite import HISTORY_FILE, SqliteHistory
 
@@ -31,10 +31,13 @@ TEN_RECORDS = 4096 + 10 * 64
 class Collector(Sink):
     """Keeps what it commits: a sink whose store has no places of its own. It fails as often as it is told to."""
 
-    def __init__(self, folder: Path, name: str = "indicators", failures: int = 0) -> None:
+    def __init__(
+        self, folder: Path, name: str = "indicators", failures: int = 0, enough: Enough = AT_ONCE
+    ) -> None:
         stats = Stats.in_memory(RECORDER_VALUES, RECORDER_HISTOGRAMS)
-        super().__init__(name, folder, stats, 0.0)
+        super().__init__(name, folder, stats, 0.0, enough)
         self.records: list[Record] = []
+        self.batches: list[int] = []  # how many records each commit had
         self.failures = failures
         self._taken: list[Record] = []
 
@@ -49,6 +52,7 @@ class Collector(Sink):
             self.failures -= 1
             raise RuntimeError("its backend is away")
         self.records += self._taken
+        self.batches.append(len(self._taken))
         self._taken = []
 
 
@@ -162,6 +166,27 @@ def test_a_sink_that_fails_goes_on_from_its_place_and_others_do_not_notice(
             *range(1, 1001),
             *range(2000, 2010),
         ]
+
+
+def test_a_batch_waits_until_it_is_large_enough_and_no_longer_than_it_may(
+    tmp_path: Path, writer: JournalWriter
+) -> None:
+    append(writer, range(1, 2))
+    sink = Collector(tmp_path, enough=Enough(1_000, 3_600.0))
+    with running(sink):
+        until(lambda: bool(sink._taken))
+        append(writer, range(2, 1_200))
+        until(lambda: sink.caught_up)
+        append(writer, range(1_200, 1_203))
+        until(lambda: sink._taken[-1:] != [] and sink._taken[-1].seq == 1_202)
+    # What is there is stored at the end, whether or not it is enough.
+    assert [record.seq for record in sink.records] == list(range(1, 1_203))
+    assert sum(sink.batches) == 1_202
+    assert sink.batches[0] >= 1_000
+    append(writer, range(1_203, 1_204))
+    sink = Collector(tmp_path, enough=Enough(1_000, 0.05))
+    with running(sink):
+        until(lambda: bool(sink.records))
 
 
 def test_places_of_sinks_that_are_no_longer_configured_are_forgotten(tmp_path: Path) -> None:

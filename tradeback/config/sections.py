@@ -363,6 +363,10 @@ class InfluxConfig(Section):
     org: Text = setting("trading-org", "organisation")
     bucket: Text = setting("trading", "bucket")
     timeout: Span = setting("5s", "longest time for one request")
+    batch_points: Count = setting(
+        100, "least trades in a request, unless the first has waited for batch_time"
+    )
+    batch_time: Span = setting("100ms", "longest time that a trade waits for others to be written with")
 
 
 class DatabaseConfig(Section):

@@ -38,7 +38,7 @@ from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
 from tradeback.recorder.outbox import Outbox
 from tradeback.recorder.repair import Repair
-from tradeback.recorder.sinks import Sink, drop_other_cursors
+from tradeback.recorder.sinks import AT_ONCE, Enough, Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
 from tradeback.store.base import Accounts, Announcements, Cache, Catalog, History
@@ -187,6 +187,7 @@ class Recorder:
         """The sinks that there are, those that publish last."""
         if self.bus_sink is not None:
             level_targets = [*level_targets, self.bus_sink]
+        influx = self._config.database.influx
         self.history_sink = HistorySink(
             self._folder,
             self.stats,
@@ -194,6 +195,8 @@ class Recorder:
             self.history,
             self.symbols.quantity_precision,
             bars=self._config.features.aggregation_enabled,
+            # A request costs InfluxDB more than what is in it.
+            enough=Enough(influx.batch_points, influx.batch_time) if influx.url else AT_ONCE,
         )
         sinks: list[Sink] = [self.history_sink]
         self.enigma_sink: EnigmaSink | None = None

@@ -20,7 +20,7 @@ from tradeback._fast.stats import Stats
 from tradeback.model import UNFILLABLE_TEXTS, Gap, Tick
 from tradeback.recorder.bars import MinuteBars
 from tradeback.recorder.coverage import Coverage
-from tradeback.recorder.sinks import Sink
+from tradeback.recorder.sinks import AT_ONCE, Enough, Sink
 from tradeback.store.base import History, HistoryBatch
 
 log = structlog.get_logger(__name__)
@@ -49,8 +49,9 @@ class HistorySink(Sink):
         precision: Callable[[int], int],
         *,
         bars: bool = True,
+        enough: Enough = AT_ONCE,
     ) -> None:
-        super().__init__("history", folder, stats, window)
+        super().__init__("history", folder, stats, window, enough)
         self.on_gaps: Callable[[frozenset[int]], None] = lambda stream_ids: None
         self._history = history
         self._precision = precision

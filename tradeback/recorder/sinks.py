@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -33,6 +33,7 @@ SINKS = (
 )  # that there may be, for cursors of those no longer configured
 
 READ_RECORDS = 32_768  # of one journal, the most in one batch
+GATHER_LOOK = 0.005  # how often it is looked whether a batch is large enough
 IDLE_MIN = 0.001
 IDLE_MAX = 0.010
 RETRY_MIN = 0.1
@@ -55,14 +56,27 @@ def drop_other_cursors(folder: Path, configured: set[str]) -> None:
                 log.info("a sink is no longer configured, its place is forgotten", sink=name, journal=journal)
 
 
+class Enough(NamedTuple):
+    """When a batch is committed: once it has so many records, or its first has waited for so many seconds."""
+
+    records: int
+    seconds: float
+
+
+AT_ONCE = Enough(1, 0.0)
+
+
 class Sink(ABC):
-    """`folder` is the data folder of one exchange. `window` is how long records are gathered, in seconds.
+    """`folder` is the data folder of one exchange. `window` is how long records are gathered, in seconds, and `enough`
+    what a batch must have beside that.
 
     `open`, `take`, `commit`, `lost` and `at_end` run in the sink's thread; whatever they raise is logged and counted,
     and the sink starts again with `open` from its saved places. The rest is for the owner's thread.
     """
 
-    def __init__(self, name: str, folder: Path, stats: Stats, window: float) -> None:
+    def __init__(
+        self, name: str, folder: Path, stats: Stats, window: float, enough: Enough = AT_ONCE
+    ) -> None:
         self.name = name
         self.places: dict[str, int] = {}  # next sequence numbers, as last committed
         self.error = ""
@@ -71,6 +85,7 @@ class Sink(ABC):
         self._folder = folder
         self._stats = stats
         self._window = window
+        self._enough = enough
         self._stopping = threading.Event()
         self._at_end = False
         self._thread = threading.Thread(target=self._run, name=f"sink {name}", daemon=True)
@@ -196,6 +211,7 @@ class Sink(ABC):
     def _go_on(self, cursors: dict[str, JournalCursor]) -> None:
         idle = IDLE_MIN
         last_moment = float("inf")
+        taken, first_at = 0, 0.0  # of the batch that is being gathered
         while True:
             began = time.monotonic()
             if self._stopping.is_set():
@@ -212,11 +228,18 @@ class Sink(ABC):
                 if records:
                     self.take(journal, records)
                     most = max(most, len(records))
+                    first_at = first_at if taken else began
+                    taken += len(records)
             if most == READ_RECORDS:
                 self._at_end = False
             moved = any(cursor.seq != self.places[journal] for journal, cursor in cursors.items())
+            left = first_at + self._enough.seconds - time.monotonic()
+            if moved and taken < self._enough.records and left > 0 and not self._stopping.is_set():
+                self._stopping.wait(min(GATHER_LOOK, left))
+                continue
             if moved:
                 self._commit(cursors)
+                taken = 0
             if most == READ_RECORDS:
                 continue
             self._at_end = True

@@ -7,14 +7,15 @@ part of a query.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 from collections.abc import Iterator
 from datetime import datetime
 from typing import NoReturn
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
-from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
+from influxdb_client.service.write_service import WriteService
 from urllib3.exceptions import HTTPError
 
 from tradeback.config.sections import InfluxConfig
@@ -23,6 +24,8 @@ from tradeback.errors import HistoryError
 # What fits into an i64 and into InfluxDB, which keeps the ends of the range for itself.
 FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
 WRITE_BYTES = 4 << 20  # of one request, before it is packed
+# The fastest level: the driver's own, 9, takes nine times as long, 8 us a tick, for a tenth less.
+PACKED = 1
 # Asks for nothing, of the bucket that it names.
 _EMPTY = """from(bucket: bucket) |> range(start: 0, stop: 1) |> limit(n: 1)"""
 _DIALECT = {
@@ -49,9 +52,9 @@ class Influx:
             config.token.get_secret_value(),
             org=config.org,
             timeout=round(config.timeout * 1000),
-            enable_gzip=True,
         )
-        self._writing = self._client.write_api(write_options=SYNCHRONOUS)
+        self._client.api_client.set_default_header("Accept-Encoding", "gzip")  # type: ignore[no-untyped-call]
+        self._writing = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]
         self._querying = self._client.query_api()
         self._deleting = self._client.delete_api()
         self._closed = False
@@ -61,7 +64,13 @@ class Influx:
         self._check_open()
         for part in _parts(lines):
             try:
-                self._writing.write(self._config.bucket, record=part)
+                self._writing.post_write(  # type: ignore[no-untyped-call]
+                    self._config.org,
+                    self._config.bucket,
+                    gzip.compress(part, PACKED),
+                    content_encoding="gzip",
+                    content_type="text/plain; charset=utf-8",
+                )
             except (ApiException, HTTPError, OSError) as error:
                 self._fail(error)
 
@@ -97,7 +106,6 @@ class Influx:
     def close(self) -> None:
         """Close the connections; it cannot be used afterwards."""
         self._closed = True
-        self._writing.close()  # type: ignore[no-untyped-call]
         self._client.close()  # type: ignore[no-untyped-call]
 
     def _rows(self, text: str) -> Iterator[dict[str, str]]:
