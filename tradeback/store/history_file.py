@@ -161,7 +161,7 @@ def _open(path: Path, *, write: bool) -> sqlite3.Connection:
             check_same_thread=False,  # one thread at a time uses it, not always the same
         )
         try:
-            if _version(connection, path) == 0:
+            if _version_now(connection, path) == 0:
                 if not write:
                     raise DataFolderError(f"There is no history at {path} yet: `tradeback recorder` makes it")
                 _create(connection, path)
@@ -179,8 +179,18 @@ def _open(path: Path, *, write: bool) -> sqlite3.Connection:
         return connection
 
 
+def _version_now(connection: sqlite3.Connection, path: Path) -> int:
+    """`_version`, all of it at one moment: another process may be making the file."""
+    connection.execute("BEGIN")
+    try:
+        return _version(connection, path)
+    finally:
+        connection.execute("ROLLBACK")
+
+
 def _version(connection: sqlite3.Connection, path: Path) -> int:
-    """SCHEMA_VERSION, or 0 where the file is empty. DataFolderError where it is another's or newer."""
+    """SCHEMA_VERSION, or 0 where the file is empty; within a transaction. DataFolderError where it is another's or
+    newer."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
