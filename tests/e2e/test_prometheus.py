@@ -17,6 +17,7 @@ from tests.e2e.api import ApiProcess
 from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
 
 DEPLOY = CHECKOUT / "deploy"
+RUNBOOK = CHECKOUT / "docs" / "runbook.md"
 METRIC = re.compile(r"\btradeback_[a-z0-9_]+")
 INSTALL = "promtool is not installed: apt-get install -y --no-install-recommends prometheus"
 
@@ -75,6 +76,13 @@ def test_rules_are_good_and_each_fires() -> None:
     alerts = re.findall(r"alert: (\w+)", (DEPLOY / "prometheus" / "rules.yml").read_text())
     tried = re.findall(r"alertname=\"(\w+)\"", (DEPLOY / "prometheus" / "rules_test.yml").read_text())
     assert alerts == tried
+    assert alerts == re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)
+
+
+def test_the_runbook_names_metrics_that_exist(scraped: str) -> None:
+    named = set(re.findall(r"tradeback_(?:server|recorder|api)_\w+", RUNBOOK.read_text()))
+    assert len(named) > 4
+    assert not {name for name in named if f"\n{name}" not in scraped}
 
 
 @pytest.mark.parametrize("path", ["prometheus/rules.yml", "grafana/dashboard.json"])

@@ -19,6 +19,7 @@ DOCUMENTS = [
     "docs/architecture.md",
     "docs/client-python.md",
     "docs/deploy.md",
+    "docs/runbook.md",
 ]
 _BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 # `make test` here would run this test again; what builds or measures takes too long for one.
