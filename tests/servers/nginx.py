@@ -67,6 +67,13 @@ class NginxServer(RealServer):
     def answers(self) -> bool:
         return accepts(self.port)
 
+    def kill(self) -> None:
+        """SIGTERM: its workers would outlive it if it were killed."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
     def accessed(self) -> str:
         """All of its access log."""
         return (self.folder / "access.log").read_text()
