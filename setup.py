@@ -45,6 +45,7 @@ extensions = [
 ]
 
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
         nthreads=2,
@@ -58,5 +59,5 @@ setup(
             "embedsignature": True,
             "linetrace": DEV,
         },
-    )
+    ),
 )

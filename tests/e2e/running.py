@@ -15,7 +15,7 @@ import urllib.request
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from bench.build import program
 from tests.e2e.child import SIM_EXCHANGE, Child, ReadyChild
@@ -34,28 +34,28 @@ class Up(Child):
 
     stop_signal = signal.SIGINT
 
-    def __init__(self, folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        program: tuple[str, ...] = (sys.executable, "-m", "tradeback"),
+        cwd: Path | None = None,
+    ) -> None:
         self.folder = folder
+        command = [*program, "up", "--exchange", "sim", "--data-dir", str(folder)]
         with (folder / "up.log").open("ab") as log:
-            self.process = self._start(folder, arguments, environment or {}, log)
+            self.process = subprocess.Popen(
+                [*command, "--port", "0", "--ws-port", "0", "--sim-port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=cwd,
+                env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **(environment or {})},
+            )
         self.printed: list[str] = []
         self.websocket = self._await_line(r"WebSocket: (ws://\S+)")
         self.ws_port = urllib.parse.urlsplit(self.websocket).port or 0
-
-    @staticmethod
-    def _start(
-        folder: Path, arguments: tuple[str, ...], environment: dict[str, str], log: IO[bytes]
-    ) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tradeback", "up", "--exchange", "sim", "--data-dir", str(folder)),
-                *("--port", "0", "--ws-port", "0", "--sim-port", "0", *arguments),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **environment},
-        )
 
     @property
     def rest(self) -> str:

@@ -94,7 +94,7 @@ def test_every_file_that_is_named_exists(document: str) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_needs_a_container_engine_says_so(document: str) -> None:
     for info, body in blocks(document):
-        assert ("container" in info.split()) == bool(re.search(r"\bdocker\b", body)), body
+        assert ("container" in info.split()) == bool(re.search(r"\b(docker|cibuildwheel)\b", body)), body
 
 
 def test_python_examples_compile() -> None:

@@ -55,6 +55,7 @@ class Child:
         try:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # not what lies in the folder where this was started
                 "-m",
                 "tradeback",
                 f"--parent-fd={watched}",

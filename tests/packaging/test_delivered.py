@@ -1,0 +1,164 @@
+"""What is handed out: the source distribution, the wheel that is built from it, and what a clean environment with that
+wheel alone can do.
+
+Everything is compiled once more, which takes minutes; it is done once for all of these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import tomllib
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CHECKOUT
+from tests.e2e.api import ask
+from tests.e2e.running import Up
+
+pytestmark = pytest.mark.timeout(900)
+WEB = "tradeback/web/"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """Both archives, and the names in them as they would lie in a checkout."""
+
+    sdist: Path
+    wheel: Path
+    in_sdist: frozenset[str]
+    in_wheel: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory: pytest.TempPathFactory) -> Delivered:
+    if not (CHECKOUT / ".git").exists():
+        pytest.skip("no checkout: git names the files that must be delivered")
+    folder = tmp_path_factory.mktemp("delivered")
+    script = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    ran(sys.executable, "-c", script, cwd=CHECKOUT)
+    (sdist,) = folder.glob("*.tar.gz")
+    # As a user's pip does it: what it needs to build is what pyproject.toml says, nothing of this environment.
+    ran(
+        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, sdist, cwd=folder
+    )
+    (wheel,) = folder.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        in_sdist = frozenset(name.partition("/")[2] for name in archive.getnames())
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = frozenset(archive.namelist())
+    return Delivered(sdist, wheel, in_sdist, in_wheel)
+
+
+@pytest.fixture(scope="module")
+def installed(delivered: Delivered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` of an environment that has the wheel and what it says that it needs."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True)
+    ran(folder / "bin" / "pip", "install", "--quiet", delivered.wheel, cwd=folder)
+    return folder / "bin"
+
+
+def ran(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """What it printed; it must succeed. No setting of the tests reaches it but the exchange."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "PIP_CACHE_DIR") if name in os.environ}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**inherited, "TRADEBACK_EXCHANGE": "sim", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def product(*suffixes: str) -> set[str]:
+    """Tracked files of the package."""
+    listing = ran("git", "ls-files", "tradeback", cwd=CHECKOUT)
+    return {name for name in listing.splitlines() if Path(name).suffix in suffixes}
+
+
+def built_page() -> set[str]:
+    """Files of the page as `make build` left it."""
+    built = CHECKOUT / WEB / "dist"
+    files = {path.relative_to(CHECKOUT).as_posix() for path in built.rglob("*") if path.is_file()}
+    assert files, "the page was not built: run `make build` where the packages of npm can be had"
+    return files
+
+
+def test_the_source_distribution_is_complete(delivered: Delivered) -> None:
+    sources = product(".py", ".pyx", ".pxd", ".pyi", ".h", ".js", ".css", ".html", ".json", ".svg")
+    assert not (sources | built_page()) - delivered.in_sdist
+    assert not {name for name in delivered.in_sdist if "node_modules" in name or name.endswith(".so")}
+
+
+def test_the_wheel_has_what_a_run_needs_and_nothing_else(delivered: Delivered) -> None:
+    page = built_page()
+    wanted = {name for name in product(".py", ".pxd", ".pyi", ".typed") if not name.startswith(WEB)} | page
+    assert not wanted - delivered.in_wheel
+    compiled = {name.split(".")[0] for name in delivered.in_wheel if name.endswith(".so")}
+    assert compiled == {name.removesuffix(".pyx") for name in product(".pyx")}
+    assert not {name for name in delivered.in_wheel if name.startswith(("tests", "bench"))}
+    assert not {name for name in delivered.in_wheel if name.startswith(WEB)} - page
+    assert not {name for name in delivered.in_wheel if name.endswith((".c", ".pyx"))}
+
+
+def test_commands_of_a_clean_environment(installed: Path, tmp_path: Path) -> None:
+    def tradeback(*arguments: str) -> str:
+        return ran(installed / "tradeback", *arguments, cwd=tmp_path, DATA_DIR=str(tmp_path))
+
+    assert "0.1.0" in tradeback("--version")
+    assert "up" in tradeback("--help")
+    tradeback("config", "check")
+    ran(installed / "pip", "check", cwd=tmp_path)
+
+
+def test_one_command_from_there_ends_with_a_page_and_bars(installed: Path, tmp_path: Path) -> None:
+    """Also where a folder named `tradeback` lies in the current one."""
+    shadow = tmp_path / "tradeback" / "__init__.py"
+    shadow.parent.mkdir()
+    shadow.write_text("raise SystemExit('not this one')\n")
+    data = tmp_path / "data"
+    data.mkdir()
+    program = (str(installed / "tradeback"),)
+    with Up(data, "--sim-symbols", "5", program=program, cwd=tmp_path) as up:
+        address, login = up.await_login()
+        assert "demo" in login
+        port = int(address.rstrip("/").rpartition(":")[2])
+        page = ask(port, "/")
+        assert page.status == 200
+        assert b"<script" in page.body
+        deadline = time.monotonic() + 60
+        while not ask(port, "/api/v1/symbols/BTCUSDT/bars?resolution=1m").json["bars"]:
+            assert time.monotonic() < deadline, "no bar of BTCUSDT was stored"
+            time.sleep(0.05)
+        watched = ran(
+            installed / "tradeback", "watch", "BTCUSDT", "--count", "3", "--url", up.websocket, cwd=tmp_path
+        )
+        assert "BTCUSDT" in watched
+        assert up.stop() == 0
+
+
+def test_wheels_are_built_for_each_python_and_both_machines() -> None:
+    """By cibuildwheel's own reading of its settings; what it builds in needs a container engine."""
+    told = ran(
+        Path(sys.executable).with_name("cibuildwheel"),
+        *("--platform", "linux", "--print-build-identifiers", str(CHECKOUT)),
+        cwd=CHECKOUT,
+    )
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    pythons = ("cp311", "cp312", "cp313")
+    machines = ("x86_64", "aarch64")
+    assert sorted(told.split()) == sorted(
+        f"{python}-manylinux_{machine}" for python in pythons for machine in machines
+    )
