@@ -81,13 +81,14 @@ class InfluxServer(RealServer):
             timeout=START_TIMEOUT,
         ).raise_for_status()
 
-    def make_bucket(self, name: str) -> None:
-        """One more bucket of the same organisation."""
+    def make_bucket(self, name: str, retention_s: int = 0) -> None:
+        """One more bucket of the same organisation, which keeps what is not older; 0: all."""
         headers = {"Authorization": f"Token {self.TOKEN}"}
         found = httpx.get(
             f"{self.url}/api/v2/orgs", params={"org": self.ORG}, headers=headers, timeout=START_TIMEOUT
         ).raise_for_status()
-        bucket = {"orgID": found.json()["orgs"][0]["id"], "name": name, "retentionRules": []}
+        rules = [{"type": "expire", "everySeconds": retention_s}] if retention_s else []
+        bucket = {"orgID": found.json()["orgs"][0]["id"], "name": name, "retentionRules": rules}
         httpx.post(
             f"{self.url}/api/v2/buckets", json=bucket, headers=headers, timeout=START_TIMEOUT
         ).raise_for_status()

@@ -86,17 +86,6 @@ def test_what_is_configured_wrongly_is_named(
     influx.close()
 
 
-def test_a_row_that_another_program_wrote_otherwise_is_refused(
-    influx_server: InfluxServer, tmp_path: Path
-) -> None:
-    """InfluxDB takes a field of one type alone."""
-    influx = Influx(sqlite_config(tmp_path, **influx_server.environment).database.influx)
-    influx.write(b'others value="text" 1\n')
-    with pytest.raises(HistoryError, match="type conflict"):
-        influx.write(b"others value=1.0 2\n")
-    influx.close()
-
-
 def test_a_text_is_never_part_of_a_query(influx_server: InfluxServer, tmp_path: Path) -> None:
     config = sqlite_config(tmp_path, **influx_server.environment)
     names = {1: 'X") |> drop(columns: ["_value"]) //', 2: "A,B=C Dü"}

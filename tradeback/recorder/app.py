@@ -188,6 +188,7 @@ class Recorder:
         if self.bus_sink is not None:
             level_targets = [*level_targets, self.bus_sink]
         influx = self._config.database.influx
+        self.counts.append(lambda: {"points_refused": self.history.refused})
         self.history_sink = HistorySink(
             self._folder,
             self.stats,

@@ -14,6 +14,7 @@ _VALUES = (
     ("gaps_open", "gauge", "gaps that may still be filled"),
     ("gaps_unfillable", "gauge", "gaps that the exchange cannot fill"),
     ("places_lost", "counter", "times that a sink lost its place, or passed over damaged records"),
+    ("points_refused", "counter", "ticks, bars and levels that InfluxDB refused, which are not stored"),
     ("sink_errors", "counter", "times that a sink failed and tried again"),
     ("service_errors", "counter", "times that a service failed and was started again"),
     ("lag_history", "gauge", "records of both journals that the history sink has still to store"),

@@ -137,6 +137,11 @@ class History(Protocol):
         """Return where it can be read. Cheap."""
         ...
 
+    @property
+    def refused(self) -> int:
+        """How many ticks, bars and levels the store would not take, while it took all others, since it was opened."""
+        ...
+
     def places(self) -> dict[str, int]:
         """The next sequence number of each journal, as the last batch told it."""
         ...

@@ -152,6 +152,10 @@ class InfluxHistory:
     def check(self) -> None:
         self._influx.check()
 
+    @property
+    def refused(self) -> int:
+        return self._influx.refused
+
     def places(self) -> dict[str, int]:
         return self._book.places()
 

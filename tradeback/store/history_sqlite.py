@@ -59,6 +59,8 @@ _NEWEST_MINUTE = "SELECT max(open_time) FROM bars WHERE resolution = 1 AND strea
 class SqliteHistory:
     """The `History` in one SQLite file. `open_history` makes it; `place` names the file in messages."""
 
+    refused = 0  # what cannot be stored is a ValueError
+
     def __init__(self, path: Path, ages: HistoryConfig, *, write: bool) -> None:
         self.place = str(path)
         self._ages = ages

@@ -9,10 +9,16 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import re
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
+import structlog
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
@@ -21,13 +27,20 @@ from urllib3.exceptions import HTTPError
 from tradeback.config.sections import InfluxConfig
 from tradeback.errors import HistoryError
 
+log = structlog.get_logger(__name__)
+
 # What fits into an i64 and into InfluxDB, which keeps the ends of the range for itself.
 FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
 WRITE_BYTES = 4 << 20  # of one request, before it is packed
 # The fastest level: the driver's own, 9, takes nine times as long, 8 us a tick, for a tenth less.
 PACKED = 1
+SAID = 300  # characters of an answer or a line, in messages
+REFUSED_TOLD_EVERY = 60.0  # seconds; the first is told at once
 # Asks for nothing, of the bucket that it names.
 _EMPTY = """from(bucket: bucket) |> range(start: 0, stop: 1) |> limit(n: 1)"""
+# Answers that concern some lines of a request, by what InfluxDB says then: of 422 it stored the others, of 400 none.
+_OF_LINES = {400: "unable to parse", 422: "partial write"}
+_DROPPED = re.compile(r"dropped[ =](\d+)")
 _DIALECT = {
     "header": True,
     "delimiter": ",",
@@ -35,6 +48,14 @@ _DIALECT = {
     "commentPrefix": "#",
     "dateTimeFormat": "RFC3339Nano",
 }
+
+
+class Refused(NamedTuple):
+    """`points` points that InfluxDB would not take, the line of one of them, and why in its words."""
+
+    points: int
+    line: str
+    reason: str
 
 
 class Influx:
@@ -58,21 +79,60 @@ class Influx:
         self._querying = self._client.query_api()
         self._deleting = self._client.delete_api()
         self._closed = False
+        self._lock = threading.Lock()
+        self._tell_from = float("-inf")
+        self.refused = 0  # points that were not taken, since this was opened
 
     def write(self, lines: bytes) -> None:
-        """Write lines of the line protocol, each with its time in ns; they can be read when this returns."""
+        """Write lines of the line protocol, each with its time in ns; they can be read when this returns.
+
+        Points that InfluxDB refuses for what they are, such as a field of another type than is stored, or a time
+        before the bucket's retention, are told in the log and counted in `refused`; all others are written.
+        """
         self._check_open()
-        for part in _parts(lines):
-            try:
-                self._writing.post_write(  # type: ignore[no-untyped-call]
-                    self._config.org,
-                    self._config.bucket,
-                    gzip.compress(part, PACKED),
-                    content_encoding="gzip",
-                    content_type="text/plain; charset=utf-8",
-                )
-            except (ApiException, HTTPError, OSError) as error:
-                self._fail(error)
+        found = [refused for part in _parts(lines) for refused in self._write_part(part)]
+        if found:
+            self._tell(found)
+
+    def _write_part(self, lines: bytes) -> list[Refused]:
+        try:
+            self._writing.post_write(  # type: ignore[no-untyped-call]
+                self._config.org,
+                self._config.bucket,
+                gzip.compress(lines, PACKED),
+                content_encoding="gzip",
+                content_type="text/plain; charset=utf-8",
+            )
+        except (ApiException, HTTPError, OSError) as error:
+            if isinstance(error, ApiException) and _OF_LINES.get(error.status, "\0") in _said(error):
+                return self._sift(lines, _said(error))
+            self._fail(error)
+        return []
+
+    def _sift(self, lines: bytes, reason: str) -> list[Refused]:
+        """Find the lines that made a request fail, and write all others. Written is what was in a request that
+        InfluxDB took as a whole: beside one that it took in part, another shard's points may have failed too."""
+        count = lines.count(b"\n")
+        dropped = _DROPPED.search(reason)
+        if count == 1 or (dropped is not None and int(dropped[1]) == count):
+            return [Refused(count, lines[: lines.index(b"\n")].decode(), reason)]
+        middle = lines.find(b"\n", len(lines) // 2, -1) + 1
+        if not middle:  # the last line is as long as all before it
+            middle = lines.rindex(b"\n", 0, -1) + 1
+        return self._write_part(lines[:middle]) + self._write_part(lines[middle:])
+
+    def _tell(self, found: list[Refused]) -> None:
+        with self._lock:
+            self.refused += sum(refused.points for refused in found)
+            if time.monotonic() < self._tell_from:
+                return
+            self._tell_from = time.monotonic() + REFUSED_TOLD_EVERY
+            log.error(
+                "InfluxDB refuses points: they are not stored, all others are. Its reason says what to mend",
+                refused=self.refused,
+                point=found[0].line[:SAID],
+                reason=found[0].reason[:SAID],
+            )
 
     def query(self, flux: str, **parameters: str | int | float) -> Iterator[dict[str, str]]:
         """The rows of a query in their order, all tables one after the other. `bucket` is a parameter of each."""
@@ -142,7 +202,7 @@ class Influx:
             404: "make the organisation and the bucket, or name others with INFLUX_ORG and INFLUX_BUCKET",
         }.get(error.status, "its log says why")
         raise HistoryError(
-            f"InfluxDB at {self.place} refuses ({error.status} {error.reason}: {_message(error)}): {remedy}"
+            f"InfluxDB at {self.place} refuses ({error.status} {error.reason}: {_said(error)[:SAID]}): {remedy}"
         ) from error
 
 
@@ -180,6 +240,11 @@ def _parts(lines: bytes) -> Iterator[bytes]:
         start = end
 
 
-def _message(error: ApiException) -> str:
-    body = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
-    return body.strip()[:300]
+def _said(error: ApiException) -> str:
+    """What its answer says: the message of InfluxDB, or whatever a stranger sent."""
+    text = error.body.decode("utf-8", "replace") if isinstance(error.body, bytes) else str(error.body or "")
+    with suppress(ValueError):
+        told = json.loads(text)
+        if isinstance(told, dict) and isinstance(told.get("message"), str):
+            text = told["message"]
+    return text.strip()
