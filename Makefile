@@ -8,12 +8,15 @@ APT    := git python3-venv python3-dev gcc make
 FUZZ_APT := clang libclang-rt-14-dev
 FUZZ_SECONDS ?= 600
 SERVICES_TESTS ?= tests/e2e
+SOAK_SECONDS ?= 3600
+SOAK_MESSAGES ?= 5000
+SOAK_CLIENTS ?= 1000
 SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" "^from tradeback._fast" tests/unit tests/property tests/playback)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run build test services chaos check bench fuzz sanitize clean help
+.PHONY: run build test services chaos soak check bench fuzz sanitize clean help
 
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
@@ -28,6 +31,10 @@ services: build  ## run the end-to-end tests on the real services in place of th
 
 chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos
+
+soak: build  ## an hour under load, in which nothing may grow (SOAK_SECONDS, SOAK_MESSAGES a second, SOAK_CLIENTS)
+	TRADEBACK_EXCHANGE=sim SOAK_SECONDS=$(SOAK_SECONDS) SOAK_MESSAGES=$(SOAK_MESSAGES) SOAK_CLIENTS=$(SOAK_CLIENTS) \
+	  $(BIN)/python -m tests.soak
 
 check: build  ## ruff, mypy on the Python parts and the stubs, eslint
 	$(BIN)/ruff check .

@@ -6,9 +6,11 @@
  *   quiet MS      goes on until nothing came for so long, then prints {"quiet":MS}
  *   stall COUNT   stops reading the first COUNT clients, whose receive buffers are small
  *   resume        reads them again
+ *   renew COUNT   the next COUNT clients leave, every other one without a word, and new ones come in their places, whose
+ *                 sums begin at 0; prints {"renewed":COUNT} once they are subscribed
  *   report        prints {"clients":..,"closed":..,"frames":..,"records":..,"symbols":{"BTCUSDT":{"sums":[..],
  *                 "prices":[..]}}}, a number a client, sums with 12 decimals
- *   end of input  the program ends, as it does by itself after 30 minutes
+ *   end of input  the program ends, as it does by itself after 4 hours
  * Whatever is wrong ends it at once with a sentence and code 1. One thread.
  */
 #define _GNU_SOURCE
@@ -29,7 +31,7 @@ enum {
     SMALL_BUFFER = 4096,
     READY_TIMEOUT_S = 60,
     QUIET_TIMEOUT_S = 120,
-    LIFE_S = 1800,
+    LIFE_S = 4 * 3600,
     IDS = 65536
 };
 
@@ -42,8 +44,10 @@ struct client {
 };
 
 static struct {
-    int count, symbols, epoll, stalled, closed;
+    int port, count, symbols, epoll, stalled, closed, renewed;
     char **names;
+    char *subscription; /* the command that subscribes to all symbols */
+    size_t subscription_size;
     struct client *clients;
     int symbol_of[IDS]; /* id -> place in names + 1 */
     uint64_t frames, records;
@@ -134,44 +138,94 @@ static void watch(struct client *c, int operation)
         fail("Cannot watch client %d: %s.", c->peer.number, strerror(errno));
 }
 
-static void connect_all(int port)
+static void write_subscription(void)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *command = open_memstream(&text, &size);
+    FILE *command = open_memstream(&audit.subscription, &audit.subscription_size);
+    if (!command)
+        fail("No memory for a subscription.");
     fputs("{\"type\":\"subscribe\",\"symbols\":[", command);
     for (int i = 0; i < audit.symbols; i++)
         fprintf(command, "%s\"%s\"", i ? "," : "", audit.names[i]);
     fputs("]}", command);
     fclose(command);
-    uint8_t *frame = malloc(size + FRAME_HEADER_MAX);
+}
+
+static void open_client(struct client *c)
+{
+    uint8_t *frame = malloc(audit.subscription_size + FRAME_HEADER_MAX);
+    if (!frame)
+        fail("No memory for client %d.", c->peer.number);
+    c->peer.fd = websocket_begin(audit.port, "/api/v1/ws");
+    websocket_finish(c->peer.fd);
+    watch(c, EPOLL_CTL_ADD);
+    size_t size = masked_frame(frame, OP_TEXT, audit.subscription, audit.subscription_size);
+    if (send_all(c->peer.fd, frame, size) < 0)
+        fail("The server closed client %d while it subscribed.", c->peer.number);
+    free(frame);
+}
+
+/* Goes on until all clients know all ids. */
+static void await_told(void)
+{
     int64_t end = monotonic_ns() + READY_TIMEOUT_S * 1000000000ll;
-    int told = 0;
+    for (int told = 0; told < audit.count;) {
+        sweep(100);
+        told = 0;
+        for (int i = 0; i < audit.count; i++)
+            told += audit.clients[i].told == audit.symbols || audit.clients[i].peer.fd < 0;
+        if (monotonic_ns() > end)
+            fail("Only %d of %d clients were told all ids within %d s.", told, audit.count, READY_TIMEOUT_S);
+    }
+}
+
+static void connect_all(void)
+{
     for (int i = 0; i < audit.count; i++) {
         struct client *c = &audit.clients[i];
         c->knows = calloc(IDS / 8, 1);
         c->sums = calloc((size_t)audit.symbols, sizeof *c->sums);
         c->prices = calloc((size_t)audit.symbols, sizeof *c->prices);
         c->peer.number = i;
-        if (!frame || !c->knows || !c->sums || !c->prices)
+        if (!c->knows || !c->sums || !c->prices)
             fail("No memory for client %d.", i);
-        c->peer.fd = websocket_begin(port, "/api/v1/ws");
-        websocket_finish(c->peer.fd);
-        watch(c, EPOLL_CTL_ADD);
-        if (send_all(c->peer.fd, frame, masked_frame(frame, OP_TEXT, text, size)) < 0)
-            fail("The server closed client %d while it subscribed.", i);
+        open_client(c);
         sweep(0);
     }
-    while (told < audit.count) {
-        sweep(100);
-        told = 0;
-        for (int i = 0; i < audit.count; i++)
-            told += audit.clients[i].told == audit.symbols;
-        if (monotonic_ns() > end)
-            fail("Only %d of %d clients were told all ids within %d s.", told, audit.count, READY_TIMEOUT_S);
+    await_told();
+}
+
+/* Ends a client: with a close frame, or, where it is `rude`, by a reset in the middle of whatever it was sent. */
+static void leave(struct client *c, int rude)
+{
+    static const uint8_t going_away[] = {0x03, 0xe9};
+    uint8_t frame[sizeof going_away + FRAME_HEADER_MAX];
+    struct linger reset = {.l_onoff = 1};
+    if (rude)
+        setsockopt(c->peer.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    else
+        send_all(c->peer.fd, frame, masked_frame(frame, OP_CLOSE, going_away, sizeof going_away));
+    close(c->peer.fd); /* epoll forgets it */
+    free(c->peer.rest);
+    c->peer.rest = NULL;
+    c->peer.rest_size = 0;
+    c->told = 0;
+    memset(c->knows, 0, IDS / 8);
+    memset(c->sums, 0, (size_t)audit.symbols * sizeof *c->sums);
+    memset(c->prices, 0, (size_t)audit.symbols * sizeof *c->prices);
+}
+
+static void renew(int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct client *c = &audit.clients[audit.renewed % audit.count];
+        if (c->peer.fd < 0)
+            fail("Client %d was closed by the server.", c->peer.number);
+        leave(c, audit.renewed++ % 2);
+        open_client(c);
+        sweep(0);
     }
-    free(frame);
-    free(text);
+    await_told();
+    printf("{\"renewed\":%d}\n", count);
 }
 
 static void quiet(int ms)
@@ -228,7 +282,7 @@ int main(int argc, char **argv)
 {
     if (argc < 4)
         fail("usage: audit PORT CLIENTS SYMBOL...");
-    int port = (int)number(argv[1], "PORT", 1, 65535);
+    audit.port = (int)number(argv[1], "PORT", 1, 65535);
     audit.count = (int)number(argv[2], "CLIENTS", 1, 10000);
     audit.names = argv + 3;
     audit.symbols = argc - 3;
@@ -239,7 +293,8 @@ int main(int argc, char **argv)
     audit.epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!audit.clients || audit.epoll < 0)
         fail("Cannot set up %d clients: %s.", audit.count, strerror(errno));
-    connect_all(port);
+    write_subscription();
+    connect_all();
     struct epoll_event input = {.events = EPOLLIN, .data.ptr = NULL};
     if (epoll_ctl(audit.epoll, EPOLL_CTL_ADD, STDIN_FILENO, &input) < 0)
         fail("Standard input must be a pipe or a terminal: %s.", strerror(errno));
@@ -257,10 +312,12 @@ int main(int argc, char **argv)
             stall((int)number(strtok(line + 6, "\n"), "the clients to stall", 0, audit.count));
         else if (!strcmp(line, "resume\n"))
             resume();
+        else if (!strncmp(line, "renew ", 6))
+            renew((int)number(strtok(line + 6, "\n"), "the clients to renew", 1, audit.count));
         else if (!strcmp(line, "report\n"))
             report();
         else
-            fail("audit does not know the command '%s': use quiet, stall, resume or report.", line);
+            fail("audit does not know the command '%s': use quiet, stall, resume, renew or report.", line);
     }
     fail("audit was left running for %d s and ends itself.", LIFE_S);
 }
