@@ -28,6 +28,7 @@ from tradeback.config import Config
 from tradeback.errors import AccountError, CatalogError, ConfigError, DataFolderError
 from tradeback.store.accounts import metadata, open_accounts
 from tradeback.store.catalog import noted_exchange, open_catalog
+from tradeback.store.mysql import plain_errors
 
 NOW = 1_800_000_000
 
@@ -338,6 +339,20 @@ def test_one_that_hangs_is_told_in_time_and_one_that_is_started_again_is_used_ag
         own_mariadb_server.stop()
         own_mariadb_server.start()
         assert accounts.version() == 2
+
+
+def test_a_connection_that_the_driver_has_given_up_is_one_that_is_away(mariadb_config: Config) -> None:
+    """It gives no number to that, which happens where a server hangs at the wrong moment."""
+    with closing(open_catalog(mariadb_config)) as catalog, catalog.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.close()
+        with (
+            pytest.raises(CatalogError, match="has closed the connection") as caught,
+            plain_errors("trading"),
+        ):
+            connection.execute(text("SELECT 1"))
+        assert caught.value.away
 
 
 def test_more_at_once_than_there_are_connections_wait_and_then_are_told(mariadb_config: Config) -> None:

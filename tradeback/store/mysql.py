@@ -149,6 +149,8 @@ def _plain(place: str, cause: BaseException | None) -> CatalogError | None:
     if number in _UNDONE:
         return TransactionUndone(f"The database {place} undid a transaction that was in the way of another")
     remedy = _REMEDIES.get(number)
+    if remedy is None and "not available" in str(cause):
+        remedy = _SLOW  # the driver found its own connection closed: it gives no number to that
     if remedy is None:
         if type(cause).__name__ in _OUR_FAULTS:
             return None
