@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -221,6 +221,25 @@ UNFILLABLE_TEXTS: dict[int, str] = {
     3: "part of an aggTrade whose other quantities are not known",
     4: "before the symbol began, not asked for",
 }
+
+Range = tuple[int, int]  # of ids, both inclusive
+
+
+def without(ranges: Iterable[Range], taken: Sequence[Range]) -> Iterator[Range]:
+    """The ids that are in `ranges` and not in `taken`; both rise, and neither overlaps itself."""
+    place = 0
+    for first, last in ranges:
+        while place < len(taken) and taken[place][1] < first:
+            place += 1
+        at = place
+        while at < len(taken) and taken[at][0] <= last:
+            if taken[at][0] > first:
+                yield first, taken[at][0] - 1
+            first = taken[at][1] + 1
+            at += 1
+        if first <= last:
+            yield first, last
+
 
 FIBONACCI = ("0", "23.6", "38.2", "50", "61.8", "78.6", "100")
 

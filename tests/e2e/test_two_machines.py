@@ -6,6 +6,7 @@ Two data folders stand for them: no file and no socket of the one is known to th
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -25,13 +26,16 @@ from tests.e2e.api import ApiProcess
 from tests.e2e.hubs import RawClient, run
 from tests.e2e.logins import bearer, cookie
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, stream_ids_of
+from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer, await_true
 from tests.servers.redis import RedisServer
 from tradeback.config import load_config
 from tradeback.store.accounts import open_accounts
+from tradeback.store.histories import open_history
 
 SECRET = "the secret that both machines share"
+TRADEBACK = [sys.executable, "-m", "tradeback"]
 POLL = {"MYSQL_ACCOUNTS_POLL": "5s"}
 Broker = NatsServer | RedisServer
 
@@ -45,7 +49,8 @@ class TwoMachines:
     recorder: RecorderProcess
     rest: Accounts
     ids: dict[str, int]
-    environment: dict[str, str]
+    environment: dict[str, str]  # of commands on the second
+    first: Path
 
     async def told(self, client: RawClient, kind: str, symbol: str) -> None:
         assert await client.text() == {"type": kind, "data": {"symbol": symbol, "id": self.ids[symbol]}}
@@ -58,14 +63,27 @@ def machines(
     tmp_path = tmp_path_factory.mktemp("machines")
     with (
         private(request.param, tmp_path / "broker") as broker,
-        running(broker, mariadb_server, tmp_path) as both,
+        running(broker, mariadb_server, tmp_path, influx_of(request)) as both,
     ):
         yield both
 
 
+def influx_of(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings of a bucket of its own, where there is an InfluxDB here."""
+    if InfluxServer.program() is None:
+        return {}
+    server: InfluxServer = request.getfixturevalue("influx_server")
+    bucket = f"machines of {request.param.__name__}"
+    server.make_bucket(bucket)
+    return {**server.environment, "INFLUX_BUCKET": bucket}
+
+
 @contextmanager
-def running(broker: Broker, mariadb_server: MariadbServer, tmp_path: Path) -> Iterator[TwoMachines]:
+def running(
+    broker: Broker, mariadb_server: MariadbServer, tmp_path: Path, influx: dict[str, str]
+) -> Iterator[TwoMachines]:
     shared = {
+        **influx,
         **mariadb_server.environment_of(mariadb_server.new_database()),
         **broker.environment,
         **POLL,
@@ -80,7 +98,12 @@ def running(broker: Broker, mariadb_server: MariadbServer, tmp_path: Path) -> It
         server = stack.enter_context(ServerProcess(first, sim, **shared, **quiet))
         recorder = stack.enter_context(RecorderProcess(first, sim, **shared, **quiet))
         api = stack.enter_context(ApiProcess(second, LIMIT_AUTH="off", **shared))
-        environment = {"DATA_DIR": str(second), "TRADEBACK_EXCHANGE": "sim", **shared}
+        environment = {
+            "DATA_DIR": str(second),
+            "TRADEBACK_EXCHANGE": "sim",
+            "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
+            **shared,
+        }
         config = load_config(environ=environment)
         store = stack.enter_context(closing(open_accounts(config)))
         await_true(
@@ -88,7 +111,7 @@ def running(broker: Broker, mariadb_server: MariadbServer, tmp_path: Path) -> It
             "the recorder hears nothing",
         )
         yield TwoMachines(
-            broker, server, recorder, Accounts(api, store, second), stream_ids_of(config), environment
+            broker, server, recorder, Accounts(api, store, second), stream_ids_of(config), environment, first
         )
 
 
@@ -124,7 +147,7 @@ def test_what_is_done_on_one_machine_reaches_the_clients_of_the_other(machines: 
         assert median(took) < 1.0
         assert not (machines.rest.folder / "sim" / "control.sock").exists()
         # By the command on the second machine, as an operator does it.
-        command = [sys.executable, "-m", "tradeback", "user", "disable", name]
+        command = [*TRADEBACK, "user", "disable", name]
         environ = {**os.environ, **machines.environment}
         done = await asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -180,6 +203,36 @@ def test_prices_come_from_redis_where_no_table_is(machines: TwoMachines) -> None
     finally:
         machines.broker.go_on()
     await_true(lambda: rest.ask(path).status == 200, "Redis is not found again")
+
+
+@pytest.mark.timeout(180)
+def test_what_is_missing_is_known_on_the_other_machine(machines: TwoMachines) -> None:
+    if "INFLUX_URL" not in machines.environment:
+        pytest.skip(f"no influxd here: {InfluxServer.HOW_TO_GET}")
+    stream_id = machines.ids["BTCUSDT"]
+    there = load_config(environ={**machines.environment, "DATA_DIR": str(machines.first)})
+    with (
+        closing(open_history(there, write=False)) as first,
+        closing(open_history(load_config(environ=machines.environment), write=False)) as second,
+    ):
+        # Those of its beginning, of which nothing can be had any more.
+        await_true(lambda: machines.recorder.control(type="status")["gaps"]["open"] == 0, "open gaps")
+        await_true(lambda: second.gaps(stream_id) == first.gaps(stream_id) != [], "other gaps")
+    now = int(time.time())
+    query = f"symbol=BTCUSDT&resolution=1&from={now - 3_600}&to={now + 60}"
+    await_true(lambda: machines.rest.api.get(f"/udf/marks?{query}") != [], "no marks came")
+    assert machines.rest.api.get(f"/udf/timescale_marks?{query}") != []
+    await_true(lambda: verified_trades(machines) > 0, "no trades are stored")
+
+
+def verified_trades(machines: TwoMachines) -> int:
+    """How many trades of the last hour `tradeback verify` finds whole, by the command on the second machine."""
+    command = [*TRADEBACK, "verify", "BTCUSDT", "--from", "-1h", "--format", "jsonl"]
+    environ = {**os.environ, **machines.environment}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored: int = json.loads(done.stdout.splitlines()[-1])["trades"]["stored"]
+    return stored
 
 
 def told_of_recorder(machines: TwoMachines) -> dict[str, object]:

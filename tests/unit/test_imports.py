@@ -34,6 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.store": FIRST,
     "tradeback.store.cache_local": {"tradeback._fast.tablefile", "tradeback.store.base", *FIRST},
     "tradeback.store.history_influx": {"tradeback._fast.lineproto", "tradeback.store", *FIRST},
+    "tradeback.store.influx_points": {"tradeback._fast.record", "tradeback.store", *FIRST},
     "tradeback.store.stats": {"tradeback.errors"},
     "tradeback.client": {"tradeback._fast.batch", "tradeback.errors"},
     "tradeback.recovery": {"tradeback._fast", "tradeback.model"},

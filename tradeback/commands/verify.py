@@ -129,8 +129,8 @@ def _compare(
     ids = contiguity(
         # What lies open becomes a gap in the journal a moment later.
         _counted(history.ticks(stream_id, start, min(end, now - SETTLE_NS)), asked.start, part),
-        history.covered().get(stream_id, []),
-        lambda: (history.gaps(stream_id), history.covered().get(stream_id, [])),
+        history.covered(stream_id).get(stream_id, []),
+        lambda: (history.gaps(stream_id), history.covered(stream_id).get(stream_id, [])),
     )
     gaps = history.gaps(stream_id)
     reports = []

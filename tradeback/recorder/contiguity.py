@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tradeback._fast.record import FLAGS, REASONS
-from tradeback.model import Gap, Tick
+from tradeback.model import Gap, Range, Tick, without
 
-Range = tuple[int, int]
 NOT_RECORDED = "neither stored nor known as a gap"
 BEGIN = REASONS["begin"]
 _REASONS = {code: name.replace("_", " ") for name, code in REASONS.items()}
@@ -127,9 +126,9 @@ def contiguity(
     faults = [f"trades {first} to {last} stand in two ticks" for first, last in doubled]
     faults += [
         f"trades {first} to {last} have a tick and do not count as stored"
-        for first, last in _less(ids, stored)
+        for first, last in without(ids, stored)
     ]
-    bare = list(_less(_within(before, whole), ids))
+    bare = list(without(_within(before, whole), ids))
     if sum(last - first + 1 for first, last in bare) > seen.sparse:
         faults += [f"trades {first} to {last} count as stored and have no tick" for first, last in bare]
     return Contiguity(
@@ -139,7 +138,7 @@ def contiguity(
         last_id=whole[1],
         begin=seen.begin,
         end=seen.end,
-        missing=sorted(part for hole in _less([whole], stored) for part in _explained(hole, runs, gaps)),
+        missing=sorted(part for hole in without([whole], stored) for part in _explained(hole, runs, gaps)),
         faults=faults,
         begins=not any(first < whole[0] <= last + 1 for first, last in covered),
         ends=not any(first <= whole[1] + 1 <= last for first, last in covered),
@@ -169,7 +168,7 @@ def _explained(hole: Range, runs: Sequence[_Run], gaps: Sequence[Gap]) -> Iterat
     rest = [hole]
     for gap in gaps:
         for first, last in _within([(gap.first_id, gap.last_id)], hole):
-            rest = list(_less(rest, [(first, last)]))
+            rest = list(without(rest, [(first, last)]))
             yield Missing(first, last, after, before, _why(gap), bool(gap.unfillable), gap.reason != BEGIN)
     for first, last in rest:
         yield Missing(first, last, after, before, NOT_RECORDED, True)
@@ -187,19 +186,3 @@ def _within(ranges: Iterable[Range], bounds: Range) -> Iterator[Range]:
     for first, last in ranges:
         if first <= bounds[1] and last >= bounds[0]:
             yield max(first, bounds[0]), min(last, bounds[1])
-
-
-def _less(ranges: Iterable[Range], taken: Sequence[Range]) -> Iterator[Range]:
-    """What is in `ranges` and not in `taken`; both rise, and neither overlaps itself."""
-    place = 0
-    for first, last in ranges:
-        while place < len(taken) and taken[place][1] < first:
-            place += 1
-        at = place
-        while at < len(taken) and taken[at][0] <= last:
-            if taken[at][0] > first:
-                yield first, taken[at][0] - 1
-            first = taken[at][1] + 1
-            at += 1
-        if first <= last:
-            yield first, last

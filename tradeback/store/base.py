@@ -14,6 +14,7 @@ from tradeback.model import (
     EnigmaLevel,
     Gap,
     Price,
+    Range,
     Session,
     Symbol,
     SymbolInfo,
@@ -146,8 +147,8 @@ class History(Protocol):
         """The next sequence number of each journal, as the last batch told it."""
         ...
 
-    def covered(self) -> dict[int, list[tuple[int, int]]]:
-        """The id ranges that are stored, by stream id, rising."""
+    def covered(self, stream_id: int | None = None) -> dict[int, list[Range]]:
+        """The id ranges that are stored, by stream id, rising; of one symbol, where one is given."""
         ...
 
     def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:

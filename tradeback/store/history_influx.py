@@ -8,6 +8,7 @@ once more. Whether a bar is better than the stored one is found out before it is
     trades      tags exchange, symbol; price, bid, ask, volume, sequence (the trade's id), trade_count, flags
     ohlcv_1m .. tags exchange, symbol; open, high, low, close, volume, trade_count
     enigma      tags exchange, symbol; price, level, ath, atl, fib_0 .. fib_100
+    gaps        see store/influx_gaps.py
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from heapq import heappop, heappush
 from tradeback._fast.lineproto import encode_ticks
 from tradeback.config.sections import HistoryConfig
 from tradeback.errors import HistoryError
-from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
+from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Range, Tick, without
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
 from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_sqlite import SqliteHistory
 from tradeback.store.influx import FIRST_NS, LAST_NS, Influx
+from tradeback.store.influx_gaps import ALL_GAPS, GAPS, filled_line, gap_line, gaps_of, key_of
 from tradeback.store.influx_points import (
     COUNT,
     FIRST,
@@ -34,6 +36,7 @@ from tradeback.store.influx_points import (
     bar_line,
     bars_of,
     by_time,
+    first_id_of,
     level_line,
     level_of,
     measurement,
@@ -52,7 +55,8 @@ class InfluxHistory:
     """The `History` in InfluxDB. `symbol_of` gives the symbol of a stream id.
 
     `book` keeps what is no time series; without one, as on another machine than the recorder's, the history can be
-    read, but for what only the recorder needs.
+    read, but for what only the recorder needs. Which trades are missing is read from the points of gaps then, and all
+    other ids between the first tick and the last count as stored.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class InfluxHistory:
         # What is stored, by stream id, to spare questions: the writer's.
         self._newest: dict[int, int | None] = {}
         self._recent: dict[int, dict[int, Bar]] = {}
+        self._gaps_agree = False  # whether the points of gaps are those of the book
 
     # ---- writing
 
@@ -100,6 +105,7 @@ class InfluxHistory:
             accepted = {
                 stream_id: self._merge(stream_id, bars, lines) for stream_id, bars in by_stream.items()
             }
+            self._tell_gaps(batch, lines)
             self._store(lines, accepted)
             self._book.write(
                 HistoryBatch(
@@ -115,6 +121,7 @@ class InfluxHistory:
                     ],
                 )
             )
+            self._gaps_agree = True
 
     def write_bars(self, stream_id: int, resolution: str, bars: Sequence[Bar]) -> int:
         length_of(resolution)
@@ -159,8 +166,25 @@ class InfluxHistory:
     def places(self) -> dict[str, int]:
         return self._book.places()
 
-    def covered(self) -> dict[int, list[tuple[int, int]]]:
-        return self._book.covered()
+    def covered(self, stream_id: int | None = None) -> dict[int, list[Range]]:
+        if self._optional_book is not None or stream_id is None:
+            return self._book.covered(stream_id)
+        first, last = (
+            self._first_from("trades", stream_id, FIRST_NS, LAST_NS),
+            self._last("trades", stream_id),
+        )
+        if last is None:
+            return {}
+        # Within a millisecond points do not rise with their ids.
+        oldest, newest = (
+            list(ticks_of(stream_id, self._points("trades", stream_id, start, start + POINTS_A_MILLISECOND)))
+            for start in (first, last + 1 - POINTS_A_MILLISECOND)
+        )
+        if not (oldest and newest):
+            return {}
+        whole = min(map(first_id_of, oldest)), max(tick.trade_id for tick in newest)
+        missing = [(gap.first_id, gap.last_id) for gap in self.gaps(stream_id)]
+        return {stream_id: list(without([whole], missing))}
 
     def gaps(
         self,
@@ -170,7 +194,15 @@ class InfluxHistory:
         first_id: int = 0,
         limit: int | None = None,
     ) -> list[Gap]:
-        return self._book.gaps(stream_id, open_only=open_only, first_id=first_id, limit=limit)
+        if self._optional_book is not None or stream_id is None:
+            return self._book.gaps(stream_id, open_only=open_only, first_id=first_id, limit=limit)
+        points = gaps_of(self._points("gaps", stream_id, FIRST_NS, LAST_NS, flux=GAPS))
+        found = [
+            gap._replace(stream_id=stream_id)
+            for gap in points.values()
+            if gap.first_id >= first_id and not (open_only and gap.unfillable)
+        ]
+        return sorted(found)[: row_limit(limit)]
 
     def open_gaps(self) -> list[OpenGaps]:
         return self._book.open_gaps()
@@ -264,6 +296,36 @@ class InfluxHistory:
         if self._optional_book is not None:
             self._optional_book.close()
         self._influx.close()
+
+    # ---- gaps
+
+    def _tell_gaps(self, batch: HistoryBatch, lines: list[bytes]) -> None:
+        """Add the lines of what a batch changes of the gaps. Where the points may not be those of the book, as after a
+        batch that was cut off, they are brought up to it before."""
+        book = self._book
+        if not self._gaps_agree:
+            self._influx.write(b"".join(self._disagreeing(book)))
+        self._gaps_agree = not (batch.gaps or batch.filled)
+        first_ids = [*batch.filled, *((gap.stream_id, gap.first_id) for gap in batch.gaps)]
+        stored = [gap for one in first_ids for gap in book.gaps(one[0], first_id=one[1], limit=1)]
+        known = {(gap.stream_id, gap.first_id): gap for gap in stored}
+        lines += [
+            filled_line(self._exchange, key_of(self._symbol_of(one[0]), known[one]))
+            for one in first_ids
+            if one in known
+        ]
+        # After those: of two lines of one point the later counts.
+        lines += [gap_line(self._exchange, self._symbol_of(gap.stream_id), gap) for gap in batch.gaps]
+
+    def _disagreeing(self, book: SqliteHistory) -> Iterator[bytes]:
+        """The lines that make the points of gaps those of the book."""
+        points = gaps_of(self._of_exchange("gaps", ALL_GAPS))
+        for gap in book.gaps():
+            symbol = self._symbol_of(gap.stream_id)
+            if points.pop(key_of(symbol, gap), None) != gap._replace(stream_id=0):
+                yield gap_line(self._exchange, symbol, gap)
+        for key in points if book.places() else ():  # a book that was lost knows of none
+            yield filled_line(self._exchange, key)
 
     # ---- bars as they are stored
 
@@ -367,6 +429,11 @@ class InfluxHistory:
             flux, measurement=name, exchange=self._exchange, symbol=symbol, start=start, stop=end
         )
 
+    def _of_exchange(self, name: str, flux: str) -> Iterator[dict[str, str]]:
+        return self._influx.query(
+            flux, measurement=name, exchange=self._exchange, start=FIRST_NS, stop=LAST_NS
+        )
+
     def _last(self, name: str, of: int | str) -> int | None:
         """The time of the newest point, None where there is none."""
         times = by_time(self._points(name, of, FIRST_NS, LAST_NS, flux=LAST))
@@ -378,11 +445,8 @@ class InfluxHistory:
         return min(times) if times else stop
 
     def _newest_by_symbol(self, name: str) -> dict[str, int]:
-        rows = self._influx.query(
-            NEWEST_BY_SYMBOL, measurement=name, exchange=self._exchange, start=FIRST_NS, stop=LAST_NS
-        )
         newest: dict[str, int] = {}
-        for row in rows:
+        for row in self._of_exchange(name, NEWEST_BY_SYMBOL):
             for time in by_time([row]):
                 newest[row["symbol"]] = max(newest.get(row["symbol"], FIRST_NS), time)
         return newest

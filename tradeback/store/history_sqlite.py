@@ -17,7 +17,7 @@ from typing import NamedTuple
 from tradeback.config import Config
 from tradeback.config.sections import HistoryConfig
 from tradeback.errors import ConfigError, DataFolderError
-from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Tick
+from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Range, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
 from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_file import HistoryFile
@@ -102,13 +102,14 @@ class SqliteHistory:
         with self._file.reading() as connection:
             return dict(connection.execute("SELECT journal, next_seq FROM places"))
 
-    def covered(self) -> dict[int, list[tuple[int, int]]]:
-        ranges: dict[int, list[tuple[int, int]]] = {}
+    def covered(self, stream_id: int | None = None) -> dict[int, list[Range]]:
+        ranges: dict[int, list[Range]] = {}
+        where, values = ("", ()) if stream_id is None else ("WHERE stream_id = ?", (stream_id,))
         with self._file.reading() as connection:
-            for stream_id, first, last in connection.execute(
-                "SELECT * FROM covered ORDER BY stream_id, first_id"
+            for of, first, last in connection.execute(
+                f"SELECT * FROM covered {where} ORDER BY stream_id, first_id", values
             ):
-                ranges.setdefault(stream_id, []).append((first, last))
+                ranges.setdefault(of, []).append((first, last))
         return ranges
 
     def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:

@@ -213,6 +213,11 @@ def escape_tag(value: str) -> str:
     return value.replace(",", "\\,").replace("=", "\\=").replace(" ", "\\ ")
 
 
+def escape_text(value: str) -> str:
+    """A text as the line protocol writes it, between quotation marks."""
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def nanoseconds(text: str) -> int:
     """Unix ns of a time as InfluxDB writes it: RFC 3339, in UTC, with up to nine digits of a second."""
     whole, _, fraction = text.removesuffix("Z").partition(".")

@@ -9,26 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from tradeback._fast.record import FLAGS
 from tradeback.model import Bar, EnigmaLevel, Tick
 from tradeback.store.influx import escape_tag, nanoseconds
 from tradeback.store.rules import length_of
 
 POINTS_A_MILLISECOND = 1_000_000  # a tick's point lies its id modulo this above its time, in ns
+SPARSE = FLAGS["sparse"]
 
 TICK_FIELDS = frozenset({"price", "volume", "bid", "ask", "sequence", "trade_count", "flags"})
 BAR_FIELDS = frozenset({"open", "high", "low", "close", "volume", "trade_count"})
 LEVEL_FIELDS = frozenset({"price", "ath", "atl"})
 
-_FROM = """
+OF_EXCHANGE = """
 from(bucket: bucket) |> range(start: time(v: start), stop: time(v: stop))
     |> filter(fn: (r) => r._measurement == measurement and r.exchange == exchange)
 """
-_OF_SYMBOL = _FROM + " |> filter(fn: (r) => r.symbol == symbol)"
-POINTS = _OF_SYMBOL + ' |> keep(columns: ["_time", "_field", "_value"])'
-FIRST = _OF_SYMBOL + ' |> first() |> keep(columns: ["_time", "_field", "_value"])'
-LAST = _OF_SYMBOL + ' |> last() |> keep(columns: ["_time", "_field", "_value"])'
-NEWEST_BY_SYMBOL = _FROM + ' |> last() |> keep(columns: ["_time", "symbol", "_field", "_value"])'
-COUNT = _FROM + ' |> filter(fn: (r) => r._field == field) |> count() |> keep(columns: ["_value"])'
+OF_SYMBOL = OF_EXCHANGE + " |> filter(fn: (r) => r.symbol == symbol)"
+POINTS = OF_SYMBOL + ' |> keep(columns: ["_time", "_field", "_value"])'
+FIRST = OF_SYMBOL + ' |> first() |> keep(columns: ["_time", "_field", "_value"])'
+LAST = OF_SYMBOL + ' |> last() |> keep(columns: ["_time", "_field", "_value"])'
+NEWEST_BY_SYMBOL = OF_EXCHANGE + ' |> last() |> keep(columns: ["_time", "symbol", "_field", "_value"])'
+COUNT = OF_EXCHANGE + ' |> filter(fn: (r) => r._field == field) |> count() |> keep(columns: ["_value"])'
 
 
 def measurement(resolution: str) -> str:
@@ -96,6 +98,11 @@ def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick
             time - trade_id % POINTS_A_MILLISECOND,
             int(fields["flags"]),
         )
+
+
+def first_id_of(tick: Tick) -> int:
+    """The lowest id that a tick stands for, as far as it tells: of a sparse one only the last is known."""
+    return tick.trade_id if tick.flags & SPARSE else tick.trade_id - tick.trade_count + 1
 
 
 def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
