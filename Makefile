@@ -16,7 +16,7 @@ SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" "^from tradeback._fast"
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: run build test services chaos soak check bench fuzz sanitize clean help
+.PHONY: run build test services chaos soak check docs bench fuzz sanitize clean help
 
 run: build  ## start everything: the exchange's market data where it can be reached, a simulated exchange otherwise
 	$(BIN)/tradeback up
@@ -41,6 +41,9 @@ check: build  ## ruff, mypy on the Python parts and the stubs, eslint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python $(WEB)/build.py lint
+
+docs: build  ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[bench]'

@@ -1,0 +1,85 @@
+"""docs/tutorial.md, word for word, as far as the chart in the browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import SCREENSHOTS
+from tests.documents.blocks import commands
+from tests.documents.stage import PATIENCE_S, Stage
+
+pytestmark = pytest.mark.timeout(300)
+SIM_PORT = 9443
+
+
+def free_ports(count: int) -> list[str]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_the_tutorial_ends_with_a_chart(browser: Browser, tmp_path: Path) -> None:
+    with socket.socket() as one:
+        if one.connect_ex(("127.0.0.1", SIM_PORT)) == 0:
+            pytest.skip(f"something else listens at port {SIM_PORT}, which `make run` takes")
+    assert "make run" in commands("docs/tutorial.md")
+    stage = Stage(tmp_path)
+    rest, websocket = free_ports(2)
+    environment = {**stage.environment, "SERVER_PORT": rest, "WS_PORT": websocket}
+    with (tmp_path / "make.log").open("w") as log:
+        make = subprocess.Popen(
+            ["make", "run"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+    assert make.stdout is not None
+    try:
+        said = ""
+        while (login := re.search(r"Log in as (\S+) with the password (\S+)", said)) is None:
+            line = make.stdout.readline()
+            assert line, (said, (tmp_path / "make.log").read_text())
+            said += line
+        address = re.search(r"^Open (\S+)$", said, re.MULTILINE)
+        assert address is not None
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
+        page.goto(address[1])
+        page.get_by_label("Username").fill(login[1])
+        page.get_by_label("Password").fill(login[2])
+        page.keyboard.press("Enter")
+        expect(page.locator("#pill")).to_have_attribute("data-state", "connected")
+        # The last bar's prices, and a canvas that is not of one colour.
+        expect(page.locator("#legend")).to_contain_text(re.compile(r"O \d.*H \d.*L \d.*C \d", re.DOTALL))
+        colours = page.evaluate(
+            """() => {
+                const seen = new Set();
+                for (const canvas of document.querySelectorAll("#chart canvas")) {
+                    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+                    for (let at = 0; at < data.length; at += 4)
+                        seen.add(data[at] << 16 | data[at + 1] << 8 | data[at + 2]);
+                }
+                return seen.size;
+            }"""
+        )
+        assert colours > 3
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / "tutorial.png")
+        page.close()
+    finally:
+        os.killpg(make.pid, signal.SIGINT)
+        make.stdout.read()
+        make.stdout.close()
+        make.wait(PATIENCE_S)
