@@ -87,6 +87,7 @@ def stored_rate(server: InfluxServer, folder: Path, ticks: list[Tick], number: i
         Influx(config.database.influx),
         f"ours{number}",
         lambda stream_id: f"SYMBOL{stream_id}",
+        dict,
         config.history,
         open_sqlite_history(configured(folder), write=True),
         write=True,

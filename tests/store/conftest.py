@@ -102,6 +102,7 @@ def influx_history(server: InfluxServer) -> OpenHistory:
             Influx(config.database.influx),
             exchange,
             lambda stream_id: f"SYMBOL{stream_id}",
+            lambda: {f"SYMBOL{stream_id}": stream_id for stream_id in range(1, 65_536)},
             config.history,
             open_sqlite_history(config, write=write),
             write=write,

@@ -90,7 +90,7 @@ def test_a_text_is_never_part_of_a_query(influx_server: InfluxServer, tmp_path: 
     config = sqlite_config(tmp_path, **influx_server.environment)
     names = {1: 'X") |> drop(columns: ["_value"]) //', 2: "A,B=C Dü"}
     history = InfluxHistory(
-        Influx(config.database.influx), "odd", names.__getitem__, config.history, None, write=False
+        Influx(config.database.influx), "odd", names.__getitem__, dict, config.history, None, write=False
     )
     writer = influx_history(influx_server)(tmp_path)
     assert isinstance(writer, InfluxHistory)
@@ -108,7 +108,13 @@ def test_without_the_recorders_folder_points_are_read_and_places_are_not(
 ) -> None:
     config = sqlite_config(tmp_path, **influx_server.environment)
     history = InfluxHistory(
-        Influx(config.database.influx), "elsewhere", lambda _: "BTCUSDT", config.history, None, write=False
+        Influx(config.database.influx),
+        "elsewhere",
+        lambda _: "BTCUSDT",
+        dict,
+        config.history,
+        None,
+        write=False,
     )
     assert history.bars(1, "1h", *EVER) == []
     for ask in (history.places, history.covered, history.gaps, history.jobs):

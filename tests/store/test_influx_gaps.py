@@ -35,6 +35,7 @@ def elsewhere(history: History, folder: Path, server: InfluxServer) -> InfluxHis
         Influx(config.database.influx),
         history._exchange,
         lambda stream_id: f"SYMBOL{stream_id}",
+        dict,
         config.history,
         None,
         write=False,

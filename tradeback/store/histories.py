@@ -29,10 +29,12 @@ def open_history(config: Config, *, write: bool) -> History:
     book: SqliteHistory | None = None
     with suppress(*(() if write else (DataFolderError,))):
         book = open_sqlite_history(config, write=write)
+    names = SymbolNames(config)
     return InfluxHistory(
         Influx(config.database.influx),
         config.exchange.name,
-        SymbolNames(config).symbol_of,
+        names.symbol_of,
+        names.stream_ids,
         config.history,
         book,
         write=write,
@@ -53,11 +55,7 @@ class SymbolNames:
         """The symbol. UnknownSymbolError where the catalog has none, DataFolderError where it cannot be read."""
         name = self._names.get(stream_id)
         if name is None:
-            with self._lock:
-                if time.monotonic() - self._read_at > ASK_AGAIN_AFTER:
-                    with closing(open_catalog(self._config, create=False)) as catalog:
-                        self._names = {symbol.stream_id: symbol.name for symbol in catalog.symbols()}
-                    self._read_at = time.monotonic()
+            self._read()
             name = self._names.get(stream_id)
         if name is None:
             raise UnknownSymbolError(
@@ -65,3 +63,15 @@ class SymbolNames:
                 "`tradeback symbols list --all` names them"
             )
         return name
+
+    def stream_ids(self) -> dict[str, int]:
+        """The stream ids of all symbols. DataFolderError where the catalog cannot be read."""
+        self._read()
+        return {name: stream_id for stream_id, name in self._names.items()}
+
+    def _read(self) -> None:
+        with self._lock:
+            if time.monotonic() - self._read_at > ASK_AGAIN_AFTER:
+                with closing(open_catalog(self._config, create=False)) as catalog:
+                    self._names = {symbol.stream_id: symbol.name for symbol in catalog.symbols()}
+                self._read_at = time.monotonic()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from heapq import heappop, heappush
 
 from tradeback._fast.lineproto import encode_ticks
@@ -43,8 +44,10 @@ from tradeback.store.influx_points import (
     point_key,
     ticks_of,
 )
+from tradeback.store.influx_restore import restored
 from tradeback.store.rules import check_bars, length_of, row_limit, too_old_before
 
+TAKEN_OVER = "taken over from InfluxDB"  # a place of the book that is none of a journal
 RECENT_MINUTES = 4  # of each symbol that the writer remembers
 FIRST_WINDOW_NS = 60 * 1_000_000_000  # of ticks that are read at once; grows while there are few
 FIRST_WINDOW_OF_FEW_NS = 100_000_000
@@ -52,7 +55,8 @@ FEW_TICKS, MANY_TICKS = 2_000, 20_000
 
 
 class InfluxHistory:
-    """The `History` in InfluxDB. `symbol_of` gives the symbol of a stream id.
+    """The `History` in InfluxDB. `symbol_of` gives the symbol of a stream id, `stream_ids` those of all symbols that
+    there are.
 
     `book` keeps what is no time series; without one, as on another machine than the recorder's, the history can be
     read, but for what only the recorder needs. Which trades are missing is read from the points of gaps then, and all
@@ -64,6 +68,7 @@ class InfluxHistory:
         influx: Influx,
         exchange: str,
         symbol_of: Callable[[int], str],
+        stream_ids: Callable[[], Mapping[str, int]],
         ages: HistoryConfig,
         book: SqliteHistory | None,
         *,
@@ -73,6 +78,7 @@ class InfluxHistory:
         self._influx = influx
         self._exchange = exchange
         self._symbol_of = symbol_of
+        self._stream_ids = stream_ids
         self._ages = ages
         self._optional_book = book
         self._write = write
@@ -80,6 +86,8 @@ class InfluxHistory:
         # What is stored, by stream id, to spare questions: the writer's.
         self._newest: dict[int, int | None] = {}
         self._recent: dict[int, dict[int, Bar]] = {}
+        self._taking_over = threading.Lock()
+        self._taken_over = False
         self._gaps_agree = False  # whether the points of gaps are those of the book
 
     # ---- writing
@@ -164,7 +172,7 @@ class InfluxHistory:
         return self._influx.refused
 
     def places(self) -> dict[str, int]:
-        return self._book.places()
+        return {name: place for name, place in self._book.places().items() if name != TAKEN_OVER}
 
     def covered(self, stream_id: int | None = None) -> dict[int, list[Range]]:
         if self._optional_book is not None or stream_id is None:
@@ -324,8 +332,10 @@ class InfluxHistory:
             symbol = self._symbol_of(gap.stream_id)
             if points.pop(key_of(symbol, gap), None) != gap._replace(stream_id=0):
                 yield gap_line(self._exchange, symbol, gap)
-        for key in points if book.places() else ():  # a book that was lost knows of none
-            yield filled_line(self._exchange, key)
+        ours = self._stream_ids()  # of a symbol that a new catalog does not know the book knows nothing
+        for key in points:
+            if key[0] in ours:
+                yield filled_line(self._exchange, key)
 
     # ---- bars as they are stored
 
@@ -477,7 +487,19 @@ class InfluxHistory:
                 f"Of the history at {self.place}, places, id ranges and gaps are kept in the recorder's data folder, "
                 "which is not here: ask on the recorder's machine"
             )
+        if self._write and not self._taken_over:
+            self._take_over(self._optional_book)
         return self._optional_book
+
+    def _take_over(self, book: SqliteHistory) -> None:
+        """Into a book that no batch was written to what InfluxDB tells, where it was written to before."""
+        with self._taking_over:
+            if not self._taken_over:
+                if not book.places():
+                    taken = restored(self._influx, self._exchange, self._stream_ids)
+                    # What is written from now on and not in the book was cut off, and is in the journal.
+                    book.write(replace(taken, places={TAKEN_OVER: 0}))
+                self._taken_over = True
 
     def _check_writable(self) -> None:
         if not self._write:

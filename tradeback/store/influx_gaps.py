@@ -1,10 +1,12 @@
 """Gaps as points in InfluxDB: for readers without the recorder's data folder, whose `history.sqlite` has them too.
 
-    gaps    tags exchange, symbol, part; first_id, missing, reason, unfillable, ts_event
+    gaps    tags exchange, symbol, part; first_id, missing, reason, state, ts_event
 
 A point's time is the millisecond in which the gap was given up plus `first_id` modulo 10**6, in ns; its tag `part` is
 `first_id` // 10**6. So gaps of one time are as many points, and one that is written again is the same point: shorter,
 or with `missing` 0, which is a gap no more. A point is never deleted, since InfluxDB takes its time for that.
+`state` is `open`, or tells why the trades cannot be had. It is never empty: beside an empty text InfluxDB 2.7 reads the
+texts of other points in its place.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from tradeback.store.influx import escape_tag, escape_text, nanoseconds
 from tradeback.store.influx_points import OF_EXCHANGE, OF_SYMBOL
 
 IDS_A_PART = MS = 1_000_000
-FIELDS = frozenset({"first_id", "missing", "reason", "unfillable", "ts_event"})
+OPEN = "open"
+FIELDS = frozenset({"first_id", "missing", "reason", "state", "ts_event"})
 
 GAPS = OF_SYMBOL + ' |> keep(columns: ["_time", "part", "_field", "_value"])'
 ALL_GAPS = OF_EXCHANGE + ' |> keep(columns: ["_time", "symbol", "part", "_field", "_value"])'
@@ -35,7 +38,7 @@ def gap_line(exchange: str, symbol: str, gap: Gap) -> bytes:
     missing = gap.last_id - gap.first_id + 1
     fields = (
         f"first_id={gap.first_id}i,missing={missing}i,reason={gap.reason}i,"
-        f'unfillable="{escape_text(gap.unfillable)}",ts_event={gap.ts_event}i'
+        f'state="{escape_text(gap.unfillable or OPEN)}",ts_event={gap.ts_event}i'
     )
     return _line(exchange, key_of(symbol, gap), fields)
 
@@ -64,7 +67,7 @@ def gaps_of(rows: Iterable[Mapping[str, str]], symbol: str = "") -> dict[Key, Ga
             int(fields["first_id"]) + int(fields["missing"]) - 1,
             int(fields["ts_event"]),
             int(fields["reason"]),
-            fields["unfillable"],
+            "" if fields["state"] == OPEN else fields["state"],
         )
         for key, fields in points.items()
         if fields.keys() >= FIELDS and fields["missing"] != "0"

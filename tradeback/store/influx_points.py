@@ -75,7 +75,7 @@ def by_time(rows: Iterable[Mapping[str, str]]) -> dict[int, dict[str, str]]:
     return points
 
 
-def _whole(rows: Iterable[Mapping[str, str]], fields: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def whole(rows: Iterable[Mapping[str, str]], fields: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The points that have all their fields. InfluxDB reads one field after the other: of a point that is written
     meanwhile some come and others do not, so it is not there yet."""
     for time, point in by_time(rows).items():
@@ -85,7 +85,7 @@ def _whole(rows: Iterable[Mapping[str, str]], fields: frozenset[str]) -> Iterato
 
 def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick]:
     """Ticks in no order."""
-    for time, fields in _whole(rows, TICK_FIELDS):
+    for time, fields in whole(rows, TICK_FIELDS):
         trade_id = int(fields["sequence"])
         yield Tick(
             stream_id,
@@ -117,14 +117,14 @@ def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
             float(fields["volume"]),
             int(fields["trade_count"]),
         )
-        for time, fields in _whole(rows, BAR_FIELDS)
+        for time, fields in whole(rows, BAR_FIELDS)
     }
 
 
 def level_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> EnigmaLevel | None:
     """The newest level; None where there is none. Where all prices were one, a level has no `level` to wait for."""
     newest = None
-    for time, fields in _whole(rows, LEVEL_FIELDS):
+    for time, fields in whole(rows, LEVEL_FIELDS):
         ath, atl = float(fields["ath"]), float(fields["atl"])
         if (newest is None or time > newest.ts_event) and ("level" in fields or ath == atl):
             level = float(fields["level"]) if "level" in fields else None
