@@ -127,7 +127,9 @@ def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 RECORDS = st.lists(
-    st.tuples(st.integers(1, 65_535), st.floats(allow_nan=False), st.floats(allow_nan=False)), max_size=50
+    st.tuples(st.integers(1, 65_535), st.floats(allow_nan=False), st.floats(allow_nan=False)),
+    min_size=1,
+    max_size=50,
 )
 
 

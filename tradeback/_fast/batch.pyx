@@ -74,8 +74,8 @@ def encode_frames(list records not None) -> bytes:
 def decode_frame(bytes payload not None) -> list:
     """The `(id, price, volume)` tuples of a frame without its WebSocket header.
 
-    ProtocolError where it is shorter than its header (`short_frame`), its length is not that of its records
-    (`bad_length`), or the CRC is wrong (`bad_crc`).
+    ProtocolError where it is shorter than its header (`short_frame`), has no records or more than 50, or a
+    length that is not that of its records (`bad_length`), or the CRC is wrong (`bad_crc`).
     """
     cdef Py_ssize_t size = len(payload)
     cdef char* data = PyBytes_AS_STRING(payload)
@@ -85,6 +85,8 @@ def decode_frame(bytes payload not None) -> list:
     if size < FRAME_HEADER_BYTES:
         raise ProtocolError("short_frame", f"A frame of {size} bytes is shorter than its header")
     count = records_in(data)
+    if not 1 <= count <= RECORDS_PER_FRAME:
+        raise ProtocolError("bad_length", f"A frame has 1 to {RECORDS_PER_FRAME} records, and this one says {count}")
     if size != FRAME_HEADER_BYTES + <Py_ssize_t>count * WIRE_RECORD_BYTES:
         raise ProtocolError("bad_length", f"A frame of {size} bytes cannot hold {count} records")
     memcpy(&told, data, 4)
