@@ -8,6 +8,8 @@ APT    := git python3-venv python3-dev gcc make
 FUZZ_APT := clang libclang-rt-14-dev
 FUZZ_SECONDS ?= 600
 SERVICES_TESTS ?= tests/e2e
+# One more than there are cores, for much of a test's time is waiting; each may start four servers.
+WORKERS ?= $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
 SOAK_SECONDS ?= 3600
 SOAK_MESSAGES ?= 5000
 SOAK_CLIENTS ?= 1000
@@ -24,10 +26,10 @@ run: build  ## start everything: the exchange's market data where it can be reac
 build: $(VENV)/.built $(WEB)/dist/index.html  ## make .venv, install, compile; leaves .venv/bin/tradeback
 
 test: build  ## run the tests
-	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	TRADEBACK_EXCHANGE=sim $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 services: build  ## run the end-to-end tests on the real services in place of the embedded stores
-	TRADEBACK_EXCHANGE=sim TRADEBACK_TEST_SERVICES=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(SERVICES_TESTS)
+	TRADEBACK_EXCHANGE=sim TRADEBACK_TEST_SERVICES=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(SERVICES_TESTS)
 
 chaos: build  ## the long forms: a hundred kills, two minutes of trading under faults for 200 clients
 	TRADEBACK_EXCHANGE=sim TRADEBACK_CHAOS=1 $(BIN)/python -m pytest --timeout 1200 tests/chaos

@@ -1,10 +1,13 @@
-"""InfluxDB: ticks as line protocol, and ticks written into a real server, beside the driver's own `Point`."""
+"""InfluxDB: ticks as line protocol, and ticks written into a real server, beside the driver's own `Point`; the ticks
+beside a gap found there, beside a search over all of the time."""
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from influxdb_client.client.influxdb_client import InfluxDBClient
@@ -26,6 +29,7 @@ from tradeback.store.influx_points import POINTS_A_MILLISECOND, point_key
 TICKS, POINTS = 200_000, 10_000
 BATCH = 2_000
 SINGLES = 20  # of so many points one is written by itself
+GAPS = 100
 GOAL = Goal(50, at_most=False)
 
 
@@ -44,14 +48,20 @@ def measure(effort: Effort) -> list[Row]:
         folder.mkdir()
         with InfluxServer(folder) as server:
             ours, theirs, single = [], [], []
+            near, far = [], []
             for number in range(effort.rounds):
                 ours.append(stored_rate(server, Path(name) / f"{number}", ticks, number))
                 theirs.append(stored_points_rate(server, points, number, BATCH))
                 single.append(stored_points_rate(server, points[: len(points) // SINGLES], number, 1))
+                gaps = random.Random(number).sample(ticks, effort.of(GAPS, 5))
+                with opened(server, Path(name) / f"{number}", number) as history:
+                    near.append(beside_rate(history, gaps, told=True))
+                    far.append(beside_rate(history, gaps, told=False))
     return [
         *rows,
         compare("ticks into InfluxDB", "rows/s", ours, "Point, each written", single, GOAL),
         compare("ticks into InfluxDB beside batches", "rows/s", ours, "Points", theirs),
+        compare("ticks beside a gap", "gaps/s", near, "a search", far),
     ]
 
 
@@ -82,6 +92,17 @@ def point_rate(ticks: list[Tick]) -> float:
 
 def stored_rate(server: InfluxServer, folder: Path, ticks: list[Tick], number: int) -> float:
     """Rows a second of History.write, its book included."""
+    with opened(server, folder, number) as history:
+        begin = time.perf_counter()
+        for first in range(0, len(ticks), BATCH):
+            part = ticks[first : first + BATCH]
+            history.write(HistoryBatch(ticks=part, places={"journal": part[-1].trade_id}))
+        return len(ticks) / (time.perf_counter() - begin)
+
+
+@contextmanager
+def opened(server: InfluxServer, folder: Path, number: int) -> Iterator[InfluxHistory]:
+    """The history of a round."""
     config = influx_config(server, folder)
     history = InfluxHistory(
         Influx(config.database.influx),
@@ -93,11 +114,16 @@ def stored_rate(server: InfluxServer, folder: Path, ticks: list[Tick], number: i
         write=True,
     )
     with closing(history):
-        begin = time.perf_counter()
-        for first in range(0, len(ticks), BATCH):
-            part = ticks[first : first + BATCH]
-            history.write(HistoryBatch(ticks=part, places={"journal": part[-1].trade_id}))
-        return len(ticks) / (time.perf_counter() - begin)
+        yield history
+
+
+def beside_rate(history: InfluxHistory, gaps: list[Tick], *, told: bool) -> float:
+    """Gaps of one id each, a second, whose neighbours are found: with the time of their trade, or without."""
+    begin = time.perf_counter()
+    for gap in gaps:
+        near = (gap.ts_event,) if told else ()
+        history.beside(gap.stream_id, gap.trade_id, gap.trade_id, near)
+    return len(gaps) / (time.perf_counter() - begin)
 
 
 def stored_points_rate(server: InfluxServer, ticks: list[Tick], number: int, batch: int) -> float:

@@ -35,7 +35,14 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is about the embedded files themselves has nothing to say about the services."""
+    """What is about the embedded files themselves has nothing to say about the services. Files whose tests may take
+    longest come first: workers that take a file each would else wait at the end for the one that got it last."""
+    weights: dict[Path, tuple[float, int]] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        longest, number = weights.get(item.path, (0.0, 0))
+        weights[item.path] = (max(longest, limit.args[0] if limit else 0.0), number + 1)
+    items.sort(key=lambda item: weights[item.path], reverse=True)
     for item in items:
         marker = item.get_closest_marker("embedded")
         if ASKED_FOR and marker is not None:

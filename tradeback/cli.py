@@ -59,9 +59,18 @@ COMMANDS = {
         "Compare stored bars with the exchange's, and stored trades with their ids.",
     ),
     "export": ("tradeback.commands.export:export", "Write what is stored as CSV, JSON lines or Parquet."),
+    "backup": (
+        "tradeback.commands.backup:backup",
+        "Copy what is kept on this machine, while everything runs.",
+    ),
     "health": (
         "tradeback.commands.health:health",
         "Ask processes of this machine whether they live: server, recorder, api; all where none is named.",
+    ),
+    "metrics": ("tradeback.commands.metrics:metrics", "The metrics at /api/v1/metrics: describe them."),
+    "log": (
+        "tradeback.commands.log:log",
+        "Log from LEVEL up, in COMPONENT or everywhere, until the next restart or reload.",
     ),
     "config": ("tradeback.commands.config:config", "The configuration: check it, print it, describe it."),
 }

@@ -2,7 +2,8 @@
 
 A Unix stream socket of mode 0600 in the data folder. Each line is a JSON object with a `type`; each is answered by
 one line. `control.sock` leads into the server: the recorder sends what the stores tell it, so that the server itself
-opens no database. `recorder.sock` leads into the recorder. Both answer `status`; the server also takes:
+opens no database. `recorder.sock` leads into the recorder. Both answer `status`, and
+`log` with a `level` and a `component`, as `tradeback log`; the server also takes:
 
 | type       | fields                                           | answer                              |
 |------------|--------------------------------------------------|-------------------------------------|

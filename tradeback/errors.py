@@ -18,8 +18,8 @@ class ConfigError(TradebackError):
 
 
 class StoreError(TradebackError):
-    """A store cannot be used at the moment; the same call may be made again. `away`: it did not answer at all, and who
-    asks again at once may wait as long for nothing."""
+    """A store cannot be used at the moment; the same call may be made again. `away`: it did not answer at all, or
+    takes nobody with our credentials, and who asks again at once may wait as long for nothing."""
 
     away = False
 

@@ -55,6 +55,11 @@ def check_token(secret: bytes, token: str, now: float) -> bytes:
     return token_hash(token)
 
 
+def session_name(known: bytes) -> str:
+    """What a log calls the session of a `token_hash`: neither a token nor enough to find one in a store by."""
+    return known[:6].hex()
+
+
 def token_expiry(token: str) -> int:
     """The unix second at which a token that `check_token` found good expires."""
     expires: int = _EXPIRY.unpack_from(base64.urlsafe_b64decode(token), RANDOM_BYTES)[0]

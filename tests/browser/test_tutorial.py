@@ -10,10 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser
 
 from tests.browser.conftest import SCREENSHOTS
 from tests.documents.blocks import commands
+from tests.documents.chart import see_the_chart
 from tests.documents.stage import PATIENCE_S, Stage
 
 pytestmark = pytest.mark.timeout(300)
@@ -55,29 +56,7 @@ def test_the_tutorial_ends_with_a_chart(browser: Browser, tmp_path: Path) -> Non
             said += line
         address = re.search(r"^Open (\S+)$", said, re.MULTILINE)
         assert address is not None
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.goto(address[1])
-        page.get_by_label("Username").fill(login[1])
-        page.get_by_label("Password").fill(login[2])
-        page.keyboard.press("Enter")
-        expect(page.locator("#pill")).to_have_attribute("data-state", "connected")
-        # The last bar's prices, and a canvas that is not of one colour.
-        expect(page.locator("#legend")).to_contain_text(re.compile(r"O \d.*H \d.*L \d.*C \d", re.DOTALL))
-        colours = page.evaluate(
-            """() => {
-                const seen = new Set();
-                for (const canvas of document.querySelectorAll("#chart canvas")) {
-                    const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-                    for (let at = 0; at < data.length; at += 4)
-                        seen.add(data[at] << 16 | data[at + 1] << 8 | data[at + 2]);
-                }
-                return seen.size;
-            }"""
-        )
-        assert colours > 3
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOTS / "tutorial.png")
-        page.close()
+        see_the_chart(browser, address[1], login[1], login[2], SCREENSHOTS / "tutorial.png")
     finally:
         os.killpg(make.pid, signal.SIGINT)
         make.stdout.read()

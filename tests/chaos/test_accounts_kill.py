@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.consumer import SAFETY_SECONDS
+from tests.e2e.hubs import RawClient
 from tests.e2e.running import SimProcess
 from tests.e2e.test_sessions import Running
 from tests.scale import CHAOS
@@ -35,6 +36,9 @@ async def killed(up: Running, dice: random.Random) -> None:
         accounts.set_watchlist(user.id, symbols)
     clients = [await up.client(token) for token in tokens]
     following = [asyncio.create_task(client.closed()) for client in clients]
+    # Known before the first kill: one who is not may be sent away until there is a recorder.
+    for client in clients:
+        await follows(client, symbols)
     for _ in range(KILLS):
         for _ in range(dice.randrange(1, 12)):
             user = dice.choice(users)
@@ -47,13 +51,18 @@ async def killed(up: Running, dice: random.Random) -> None:
     accounts.set_active(users[1].id, False)
     await asyncio.to_thread(up.restart_recorder)
     assert [await following[n] for n in (0, 1)] == [4401, 4401]
-    deadline = time.monotonic() + SAFETY_SECONDS
     for n in (2, 3):
-        while set(clients[n].ids) != set(accounts.watchlist(users[n].id)):
-            assert time.monotonic() < deadline, (clients[n].ids, accounts.watchlist(users[n].id))
-            await asyncio.sleep(0.02)
+        await follows(clients[n], accounts.watchlist(users[n].id))
     watched = {"BTCUSDT"}.union(*(accounts.watchlist(users[n].id) for n in (0, 2, 3)))
     await up.until("symbols", pinned=len(watched), carried=len(watched))
     for client, task in zip(clients, following, strict=True):
         await client.leave()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def follows(client: RawClient, listed: list[str]) -> None:
+    """Wait until it is subscribed to what is on its watchlist."""
+    deadline = time.monotonic() + SAFETY_SECONDS
+    while set(client.ids) != set(listed):
+        assert time.monotonic() < deadline, (client.ids, listed)
+        await asyncio.sleep(0.02)

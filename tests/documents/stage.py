@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,45 +26,22 @@ REST, WEBSOCKET = "127.0.0.1:8080", "127.0.0.1:8081"
 PATIENCE_S = 100.0
 
 
-class Stage:
-    """`run` types a command in it. `up` is what a reader has started in the first terminal, all of which runs;
-    `address` is what it printed to be opened."""
+class Typist:
+    """Types commands into `shell`, a command that understands `-c` as bash does, in `folder`."""
 
-    def __init__(self, folder: Path, up: Up | None = None, address: str = "") -> None:
+    def __init__(self, shell: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+        self.shell = shell
         self.folder = folder
-        self.up = up
-        for entry in CHECKOUT.iterdir():
-            if entry.name == "docs":
-                shutil.copytree(entry, folder / "docs")  # some commands write there
-            elif entry.name not in ("data", "build"):
-                (folder / entry.name).symlink_to(entry)
-        settings = {"DATA_DIR": str(up.folder) if up is not None else str(folder / "data")}
-        if up is not None:
-            self.rest = address.removeprefix("http://").rstrip("/")
-            self.websocket = f"127.0.0.1:{up.ws_port}"
-            settings |= {"SERVER_PORT": self.rest.rpartition(":")[2], "WS_PORT": str(up.ws_port)}
-        self.environment = {
-            **os.environ,
-            **SIM_EXCHANGE,
-            **settings,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": str(folder),
-            "TRADEBACK_PASSWORD": PASSWORD,
-        }
-        if up is not None:
-            rest = up.rest  # of the simulated exchange
-            self.environment["EXCHANGE_REST_ENDPOINT"] = rest
+        self.environment = environment
 
     def as_typed(self, command: str) -> str:
         """With the addresses of what runs here."""
-        if self.up is None:
-            return command
-        return command.replace(REST, self.rest).replace(WEBSOCKET, self.websocket)
+        return command
 
     def run(self, command: str) -> str:
         """Type it; what it printed. AssertionError where it fails."""
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", self.as_typed(command)],
+            [*self.shell, "-euo", "pipefail", "-c", self.as_typed(command)],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -80,7 +58,7 @@ class Stage:
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.folder)
-            os.execvpe("bash", ["bash", "-c", f"exec {self.as_typed(command)}"], self.environment)
+            os.execvpe(self.shell[0], [*self.shell, "-c", f"exec {self.as_typed(command)}"], self.environment)
         said = asked = b""
         with os.fdopen(terminal, "r+b", buffering=0) as screen:
             while True:
@@ -100,25 +78,61 @@ class Stage:
     def run_until_ctrl_c(self, command: str) -> str:
         """One that goes on for ever: its first line, after which Ctrl-C must end it well."""
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {self.as_typed(command)}"],
+            [*self.shell, "-c", f"exec {self.as_typed(command)}"],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         assert process.stdout is not None
         with process.stdout as printed:
             if not select.select([printed], [], [], PATIENCE_S)[0]:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 raise AssertionError(f"{command} printed nothing within {PATIENCE_S:.0f} s")
             line = printed.readline()
-            process.send_signal(signal.SIGINT)
+            os.killpg(process.pid, signal.SIGINT)
             rest = printed.read()
         code = process.wait(PATIENCE_S)
         assert line, (command, code)
         assert code in (0, 130), (command, code, line + rest)
         return line
+
+
+class Stage(Typist):
+    """`run` types a command in it. `up` is what a reader has started in the first terminal, all of which runs;
+    `address` is what it printed to be opened."""
+
+    def __init__(self, folder: Path, up: Up | None = None, address: str = "") -> None:
+        self.up = up
+        for entry in CHECKOUT.iterdir():
+            if entry.name == "docs":
+                shutil.copytree(entry, folder / "docs")  # some commands write there
+            elif entry.name not in ("data", "build"):
+                (folder / entry.name).symlink_to(entry)
+        settings = {"DATA_DIR": str(up.folder) if up is not None else str(folder / "data")}
+        if up is not None:
+            self.rest = address.removeprefix("http://").rstrip("/")
+            self.websocket = f"127.0.0.1:{up.ws_port}"
+            settings |= {"SERVER_PORT": self.rest.rpartition(":")[2], "WS_PORT": str(up.ws_port)}
+        environment = {
+            **os.environ,
+            **SIM_EXCHANGE,
+            **settings,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "TRADEBACK_PASSWORD": PASSWORD,
+        }
+        if up is not None:
+            rest = up.rest  # of the simulated exchange
+            environment["EXCHANGE_REST_ENDPOINT"] = rest
+        super().__init__(["bash"], folder, environment)
+
+    def as_typed(self, command: str) -> str:
+        if self.up is None:
+            return command
+        return command.replace(REST, self.rest).replace(WEBSOCKET, self.websocket)
 
 
 def await_price(address: str, symbol: str = "BTCUSDT") -> None:

@@ -23,10 +23,11 @@ ELSEWHERE = {
     r"(sh deploy/make_secrets\.sh|docker .*)": "needs a container engine: tests/image_walk.py walks the Dockerfile's "
     "steps, and the compose file is held against its schema",
     r"python3 tests/image_walk\.py": ".ci/run runs it, as root",
+    r"tradeback migrate copy": "needs MySQL: tests/store/test_migrations.py runs it",
     r".*/cibuildwheel .*|.*build_sdist.*": "tests/packaging builds the sdist and reads cibuildwheel's settings",
 }
 ENDLESS = re.compile(r"(\.venv/bin/)?tradeback (watch|tail|sim)\b(?!.*--help).*")
-ASKING = re.compile(r"(\.venv/bin/)?tradeback user (add|passwd) \w+")
+ASKING = re.compile(r"(\.venv/bin/)?tradeback user (add|passwd) \w+( --pattern \S+)*")
 # What a page says that the reader has done before.
 BEFORE = {
     "docs/client-python.md": [

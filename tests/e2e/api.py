@@ -39,11 +39,12 @@ class ApiProcess(ReadyChild):
         mine = {"SERVER_HOST": "127.0.0.1", "SERVER_PORT": "0"}
         super().__init__("api", folder, (), {**mine, **environment})
         self.address = self.addresses["rest"]
+        self.host = urllib.parse.urlsplit(self.address).hostname or "127.0.0.1"
         self.port = urllib.parse.urlsplit(self.address).port or 0
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request on a connection of its own; `_` in a header's name stands for `-`."""
-        return ask(self.port, path, method, body, **headers)
+        return ask((self.host, self.port), path, method, body, **headers)
 
     def get(self, path: str) -> Any:
         """The JSON of a GET that must succeed."""
@@ -61,9 +62,12 @@ class ApiProcess(ReadyChild):
             return b"".join(parts)
 
 
-def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
-    """One request to a port of this machine."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
+def ask(
+    to: int | tuple[str, int], path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> Answer:
+    """One request to a host and port, or to a port of this machine."""
+    host, port = to if isinstance(to, tuple) else ("127.0.0.1", to)
+    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
     try:
         connection.request(
             method, path, body, {name.replace("_", "-"): text for name, text in headers.items()}

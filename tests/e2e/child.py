@@ -69,6 +69,8 @@ class ReadyChild(Child):
     """`tradeback COMMAND` on a data folder, once it is ready; `addresses` are what it says then. Its messages go to
     `log`, which all of the same command and folder share."""
 
+    program = (sys.executable, "-m", "tradeback")
+
     def __init__(
         self, command: str, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]
     ) -> None:
@@ -77,7 +79,7 @@ class ReadyChild(Child):
         reader, writer = os.pipe()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tradeback", command, f"--ready-fd={writer}", *arguments],
+                [*self.program, command, f"--ready-fd={writer}", *arguments],
                 stderr=log,
                 pass_fds=(writer,),
                 env={**os.environ, **settings_of(folder), **SIM_EXCHANGE, **environment},

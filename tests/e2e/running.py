@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -95,7 +96,7 @@ class Up(Child):
         return await_stored(self.folder, repaired=repaired)
 
     def pause_and_drain(self) -> None:
-        """Stop the market and wait until the exchange has handed out every message that it made."""
+        """Stop the market and wait until all consumers have read every message that it made."""
         pause_and_drain(self.rest)
 
     def ledger(self, symbol: str) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class SimProcess(Child):
         return ledger_of(self.rest_endpoint, symbol)
 
     def pause_and_drain(self) -> None:
-        """Stop the market and wait until every message made was handed out."""
+        """Stop the market and wait until all consumers have read every message that it made."""
         pause_and_drain(self.rest_endpoint)
 
 
@@ -255,7 +256,7 @@ def await_subscribed(path: Path, symbols: int) -> None:
 
 
 def trade_and_drain(rest: str, messages: int) -> None:
-    """Have a simulated market make that many messages, and wait until the exchange has handed them out."""
+    """Have a simulated market make that many messages, and wait until all consumers have read them."""
     get_json(f"{rest}/sim/resume", {"messages": messages})
     deadline = time.monotonic() + ANSWER_TIMEOUT
     while not get_json(f"{rest}/sim/state", {})["paused"]:
@@ -266,13 +267,15 @@ def trade_and_drain(rest: str, messages: int) -> None:
 
 
 def pause_and_drain(rest: str) -> None:
-    """Stop a simulated market and wait until the exchange has handed out every message that it made."""
+    """Stop a simulated market and wait until every message that it made was handed out, and read by all consumers:
+    one that the machine leaves no time may be behind by a tenth of a second and more."""
     get_json(f"{rest}/sim/pause", {})
     deadline = time.monotonic() + START_TIMEOUT
     while not get_json(f"{rest}/sim/state", {})["drained"]:
         if time.monotonic() > deadline:
             raise AssertionError("the simulated exchange never handed out all it had")
         time.sleep(0.05)
+    get_json(f"{rest}/sim/read", {})
 
 
 def stream_ids(folder: Path) -> dict[str, int]:
@@ -349,14 +352,22 @@ class Audit:
         self.process.wait()
 
 
-def await_sums_of_ledger(up: Up | SimProcess, audit: Audit, precisions: dict[str, int]) -> None:
-    """Wait until for every client the sum of volumes, rounded to the quantity precision, is the exchange's ledger.
+def await_sums_of_ledger(
+    up: Up | SimProcess,
+    audit: Audit,
+    precisions: dict[str, int],
+    before: Mapping[str, Decimal] | None = None,
+) -> None:
+    """Wait until for every client the sum of volumes, rounded to the quantity precision, is the exchange's ledger,
+    without what was traded before they came.
 
     The market is paused and drained. A client whose receive window was shut for long is told only when the kernel
     probes it again, which takes it longer each time: so this waits for the sums, and not for silence.
     """
     ledger = {
-        symbol: up.ledger(symbol)["quantity"].quantize(Decimal(1).scaleb(-precision))
+        symbol: (up.ledger(symbol)["quantity"] - (before or {}).get(symbol, 0)).quantize(
+            Decimal(1).scaleb(-precision)
+        )
         for symbol, precision in precisions.items()
     }
     deadline = time.monotonic() + ANSWER_TIMEOUT

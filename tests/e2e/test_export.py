@@ -23,7 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.conftest import CHECKOUT
-from tests.servers.services import config_of, settings_of
+from tests.servers.services import config_of, give, settings_of
 from tradeback._fast.record import FLAGS
 from tradeback.cli import main
 from tradeback.commands.export import BARS, TRADES
@@ -229,6 +229,7 @@ def test_what_cannot_be_is_a_sentence(folder: Path, arguments: list[str], code: 
     assert words in " ".join(done.stderr.split())
 
 
+@pytest.mark.embedded("services are there though nothing ever ran")
 def test_a_folder_without_a_history_is_a_sentence(tmp_path: Path) -> None:
     done = export(tmp_path, "trades", SYMBOL)
     assert (done.exit_code, "There is no catalog at" in done.stderr) == (1, True)
@@ -260,8 +261,9 @@ def test_without_pyarrow_the_way_to_it_is_told(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with MANY trades."""
+    """A data folder with MANY trades, in a file: they would take InfluxDB a while."""
     folder = tmp_path_factory.mktemp("many")
+    give(folder, {})
     config = config_of(folder)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([SymbolInfo(SYMBOL, "A", "USDT", True, 2, 3)])

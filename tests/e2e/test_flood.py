@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, until
 from tests.e2e.on_loop import run
 from tests.e2e.running import ServerProcess, SimProcess
-from tradeback.log import REPEATS
+from tradeback.log.repeats import REPEATS
 from tradeback.server import connection
 
 MESSAGES = 10_000

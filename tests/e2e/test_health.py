@@ -131,7 +131,9 @@ def test_an_exchange_gone_silent(there: There) -> None:
     [
         pytest.param("catalog.sqlite", "catalog", marks=EMBEDDED),
         pytest.param("history.sqlite", "history", marks=EMBEDDED),
-        ("table", "prices"),
+        pytest.param(
+            "table", "prices", marks=pytest.mark.embedded("where it is away prices are in the cache")
+        ),
     ],
 )
 def test_a_file_that_goes_and_comes_again(there: There, name: str, component: str) -> None:

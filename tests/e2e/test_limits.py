@@ -83,6 +83,7 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(
     tmp_path: Path, redis_server: RedisServer
 ) -> None:
     many = {"SERVER_WORKERS": "3", "REDIS_ADDR": redis_server.addr, "REDIS_TIMEOUT": "300ms"}
+    many["REDIS_DB"] = "0"
     with ExitStack() as stack:
         api = stack.enter_context(
             ApiProcess(tmp_path, LIMIT_PAGE="40/day", LIMIT_UDF="100000000/day", **many)
@@ -104,6 +105,7 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(
             labels = f'method="GET",route="{DOCUMENT}",status="{status}"'
             assert f"tradeback_api_requests_total{{{labels}}} {count}.0" in counted
         assert f'request_seconds_count{{route="{DOCUMENT}"}} 50.0' in counted
+        assert 'tradeback_api_resource_level{resource="descriptors"} 1.0' in counted
         redis_server.kill()
         # Each worker counts for itself meanwhile; a limit fails no request.
         assert {api.ask("/udf/time").status for _ in range(30)} == {200}
@@ -125,10 +127,11 @@ def test_workers_count_together_in_redis_and_on_while_it_is_away(
 
 def written(folder: Path) -> int:
     """How many requests for the document the workers have written down."""
-    told = [orjson.loads(path.read_bytes()) for path in folder.glob("*.json")]
-    return sum(sum(one[DOCUMENT]["answered"].values()) for one in told if DOCUMENT in one)
+    told = [orjson.loads(path.read_bytes())["routes"] for path in folder.glob("*.json")]
+    return sum(sum(one[DOCUMENT]["sorts"].values()) for one in told if DOCUMENT in one)
 
 
+@pytest.mark.embedded("the services bring Redis")
 def test_workers_without_redis_are_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=r"server\.workers is 2 and cache\.redis\.addr is empty"):
         ApiProcess(tmp_path, SERVER_WORKERS="2")

@@ -18,6 +18,7 @@ from tests.e2e.api import Answer, ApiProcess
 from tests.e2e.logins import bearer
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
 from tests.servers.mariadb import MariadbServer
+from tests.servers.services import give
 from tests.store.conftest import sqlite_config
 from tradeback.client import Client
 from tradeback.config import Config
@@ -70,6 +71,7 @@ class There:
 @contextlib.contextmanager
 def running(folder: Path, mariadb: MariadbServer) -> Iterator[There]:
     environment = {**mariadb.environment, **SETTINGS}
+    give(folder, environment)
     config = sqlite_config(folder, **environment)
     with SimProcess("--symbols", "5", "--rate", "2000", "--paused") as sim:
         with (
@@ -183,6 +185,7 @@ def test_all_start_while_it_is_away_and_find_it_later(
     # One that was never reached before has no symbols to start with.
     own_mariadb_server.kill()
     (tmp_path / "other").mkdir()
+    give(tmp_path / "other", environment)
     with SimProcess("--symbols", "5") as sim, pytest.raises(AssertionError, match="ended with 1"):
         ServerProcess(tmp_path / "other", sim, **environment)
     assert "cannot be reached" in (tmp_path / "other" / "server.log").read_text()

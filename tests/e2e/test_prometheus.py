@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,22 @@ import pytest
 from tests.conftest import CHECKOUT
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
+from tests.servers.services import ASKED_FOR
+from tradeback.recorder.sinks import journal_end
+from tradeback.store.stats import read_stats
+from tradeback.store.timing import QUESTIONS
 
 DEPLOY = CHECKOUT / "deploy"
 RUNBOOK = CHECKOUT / "docs" / "runbook.md"
+METRICS = CHECKOUT / "docs" / "metrics.md"
+SAFETY = 60.0
 METRIC = re.compile(r"\btradeback_[a-z0-9_]+")
 INSTALL = "promtool is not installed: apt-get install -y --no-install-recommends prometheus"
+
+
+def position(folder: Path) -> int:
+    """The journal's position as the server told it last."""
+    return read_stats(folder / "sim" / "stats" / "server").values["journal_next_seq"].value
 
 
 def promtool(*arguments: str, said: str | None = None) -> str:
@@ -56,6 +68,10 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             sim.pause_and_drain()
             recorder.await_stored()
             api.ask("/api/v1/symbols")
+            deadline = time.monotonic() + SAFETY
+            while position(folder) < journal_end(folder / "sim" / "journal"):
+                assert time.monotonic() < deadline, "the server does not tell the position of its journal"
+                time.sleep(0.05)
             yield api.ask("/api/v1/metrics").body.decode()
 
 
@@ -67,6 +83,47 @@ def test_one_scrape_has_every_process(scraped: str) -> None:
     for process in ("server", "recorder"):
         assert f'tradeback_up{{process="{process}"}} 1.0' in scraped
     assert 'tradeback_api_requests_total{method="GET",route="/api/v1/symbols",status="200"}' in scraped
+
+
+def test_the_page_of_metrics_has_what_is_told(scraped: str) -> None:
+    told = dict(re.findall(r"^# TYPE (\w+) (\w+)$", scraped, re.MULTILINE))
+    written = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", METRICS.read_text(), re.MULTILINE))
+    assert told == written
+
+
+def labelled(scraped: str, name: str) -> dict[str, float]:
+    """The samples of a metric with one label that tells them apart, by its value."""
+    return {
+        label: float(value)
+        for label, value in re.findall(rf'^{name}\{{[^}}]*?"([^"]*)"\}} (\S+)$', scraped, re.MULTILINE)
+    }
+
+
+def test_each_feed_that_brought_something_tells_its_age(scraped: str) -> None:
+    ages = labelled(scraped, "tradeback_server_feed_message_age_seconds")
+    assert set(ages) == {"trade-0", "aggTrade-0", "bookTicker-0"}
+    assert all(0 <= age < 60 for age in ages.values())
+
+
+def test_the_position_of_the_journal_is_that_of_its_records(scraped: str) -> None:
+    (position,) = re.findall(r"^tradeback_server_journal_next_seq (\S+)$", scraped, re.MULTILINE)
+    (records,) = re.findall(r"^tradeback_server_journal_records_total (\S+)$", scraped, re.MULTILINE)
+    assert 0 < float(records) <= float(position)
+
+
+@pytest.mark.parametrize("process", ["recorder", "api"])
+def test_questions_to_databases_are_timed(scraped: str, process: str) -> None:
+    name = f"tradeback_{process}_query_seconds_count"
+    counts = {
+        (store, kind): float(value)
+        for kind, store, value in re.findall(
+            rf'^{name}\{{kind="(\w+)",store="(\w+)"\}} (\S+)$', scraped, re.MULTILINE
+        )
+    }
+    assert set(counts) == set(QUESTIONS)
+    assert counts["database", "read"] > 0
+    assert (counts["history", "write"] > 0) == (process == "recorder")
+    assert ASKED_FOR or counts["cache", "read"] == 0  # without Redis there is none
 
 
 def test_rules_are_good_and_each_fires() -> None:
@@ -94,7 +151,8 @@ def test_every_query_names_metrics_that_exist(scraped: str, path: str) -> None:
     else:
         queries = re.findall(r"expr: (.*)", text)
     assert len(queries) > 10
-    known = set(re.findall(r"^(tradeback_\w+)", scraped, re.MULTILINE))
+    # What has labels and did not happen yet is told by its type alone.
+    known = set(re.findall(r"^(?:# TYPE )?(tradeback_\w+)", scraped, re.MULTILINE))
     for query in queries:
         named = set(METRIC.findall(query))
         assert named <= known, query

@@ -1,12 +1,14 @@
-"""Each of the four services killed, hung or slow under a server, a recorder and an API that use them all:
-clients get every update meanwhile, nothing is lost, and who cannot answer says so."""
+"""Each of the four services killed, hung, slow, full or locked, under a server, a recorder and an API that use them
+all, and at their start: clients get every update meanwhile, nothing is lost, and who cannot answer says so."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,13 @@ from tests.e2e.running import (
     quantity_decimals,
 )
 from tests.e2e.test_recorder import check_symbol
+from tests.servers.faults import away, full, hung, locked
 from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
+from tests.servers.services import give
 from tests.servers.slow import SlowWay
 from tradeback.config import load_config
 from tradeback.passwords import hash_password
@@ -36,6 +40,7 @@ from tradeback.store.accounts import open_accounts
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 
+Fault = Callable[[RealServer], AbstractContextManager[None]]
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 CLIENTS = 10
 SAFETY = 60.0
@@ -64,6 +69,9 @@ class Service:
     component: str | None = None  # of /health/detailed
 
 
+# An API that starts without MySQL knows no symbol yet either.
+WITHOUT_SYMBOLS = dict.fromkeys(("/api/v1/symbols", PRICE, BARS), "catalog")
+
 SERVICES = {
     "redis": Service(RedisServer, "cache"),
     "nats": Service(NatsServer, "bus"),
@@ -80,25 +88,41 @@ class Whole:
         self.stack = stack
         self.servers = servers
         self.ways = {name: stack.enter_context(SlowWay(server.port)) for name, server in servers.items()}
-        self.settings = {**TIMEOUTS, "EXCHANGE_SYMBOLS": ",".join(SYMBOLS), "LIMIT_PAGE": "off"}
-        self.settings |= {"LIMIT_AUTH": "off", "LIMIT_MONITORING": "off", "EXCHANGE_MUTE_LIMIT": "10m"}
+        self.settings = {**TIMEOUTS, "EXCHANGE_SYMBOLS": ",".join(SYMBOLS), "EXCHANGE_MUTE_LIMIT": "10m"}
+        for limit in ("PAGE", "AUTH", "MONITORING", "MARKETWATCH"):
+            self.settings[f"LIMIT_{limit}"] = "off"
         for name, server in servers.items():
             mine, way = str(server.port), str(self.ways[name].port)
             for key, value in server.environment.items():
                 if key not in TIMEOUTS:
                     self.settings[key] = value.replace(mine, way)
+        give(folder, self.settings)
         self.sim = stack.enter_context(SimProcess("--symbols", "5", "--rate", "500", "--paused"))
         self.token = ""
 
     def start(self) -> None:
-        """Server, recorder and API, and clients that hear all from the beginning."""
+        """Server, recorder and API, and clients that hear all from now on."""
+        self.start_server()
+        self.start_recorder()
+
+    def start_server(self) -> None:
+        """All of it but the recorder."""
         self.server = self.stack.enter_context(ServerProcess(self.folder, self.sim, **self.settings))
-        self.recorder = self.stack.enter_context(RecorderProcess(self.folder, self.sim, **self.settings))
         self.api = self.stack.enter_context(
             ApiProcess(self.folder, **self.settings, WS_PORT=str(self.server.ws_port))
         )
         self.server.await_subscribed(len(SYMBOLS))
+        self.before = {symbol: self.sim.ledger(symbol)["quantity"] for symbol in SYMBOLS}
         self.audit = self.stack.enter_context(Audit(self.server.ws_port, CLIENTS, list(SYMBOLS)))
+
+    def start_recorder(self) -> None:
+        """Returns when it is ready."""
+        self.recorder = self.stack.enter_context(RecorderProcess(self.folder, self.sim, **self.settings))
+
+    def stop(self) -> None:
+        """End the three processes."""
+        for process in (self.recorder, self.server, self.api):
+            assert process.stop() == 0
 
     @property
     def config(self) -> Any:
@@ -124,7 +148,9 @@ class Whole:
         )
         self.sim.pause_and_drain()
         decimals = quantity_decimals(self.sim.rest_endpoint)
-        await_sums_of_ledger(self.sim, self.audit, {symbol: decimals[symbol] for symbol in SYMBOLS})
+        await_sums_of_ledger(
+            self.sim, self.audit, {symbol: decimals[symbol] for symbol in SYMBOLS}, self.before
+        )
 
     def sink(self, name: str) -> dict[str, Any]:
         (found,) = [one for one in self.recorder.control(type="status")["sinks"] if one["name"] == name]
@@ -147,6 +173,7 @@ class Whole:
     def check_while_away(self, service: Service) -> None:
         """It is away, the market goes on: all that does not need it does."""
         self.trade()
+        self.check_answers(service)
         if service.sink is not None:
             await_true("the sink fails", lambda: self.sink(service.sink or "")["error"], self.recorder.said)
             await_true(
@@ -158,6 +185,9 @@ class Whole:
             if name != service.sink:
                 await_true(f"the sink {name} has all", lambda name=name: all_read(self.sink(name)))
                 assert self.sink(name)["error"] == ""
+
+    def check_answers(self, service: Service) -> None:
+        """The API's, while it is away."""
         await_true("the API tells what it cannot", lambda: self.answers() == service.without, self.answers)
         if service.component is not None:
             await_true(
@@ -189,20 +219,16 @@ def all_read(sink: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Whole]:
+def whole(folder: Path, **disks: Path) -> Iterator[Whole]:
+    """On servers of its own, each in a folder of its own, or on its disk; the processes are still to be started."""
     with ExitStack() as stack:
         servers = {
-            name: stack.enter_context(private(service.kind, folder / name))
+            name: stack.enter_context(private(service.kind, disks.get(name, folder) / name))
             for name, service in SERVICES.items()
         }
         there = Whole(folder, stack, servers)
-        there.start()
-        there.log_in()
-        there.trade()
-        there.recorder.await_stored()
         yield there
-        for process in (there.recorder, there.server, there.api):
-            assert process.stop() == 0
+        there.stop()
     for name in ("server", "recorder", "api"):
         log = (folder / f"{name}.log").read_text()
         assert "Traceback" not in log
@@ -213,26 +239,61 @@ def whole(folder: Path) -> Iterator[Whole]:
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     with whole(tmp_path_factory.mktemp("services")) as running:
+        running.start()
+        running.log_in()
+        running.trade()
+        running.recorder.await_stored()
         yield running
         running.check_stored()
 
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_that_is_killed_and_comes_again(there: Whole, name: str) -> None:
-    there.servers[name].kill()
-    there.check_while_away(SERVICES[name])
-    there.servers[name].start()
+@pytest.mark.parametrize("fault", [away, hung, locked])
+def test_a_service_that_fails_and_comes_again(there: Whole, name: str, fault: Fault) -> None:
+    with fault(there.servers[name]):
+        there.check_while_away(SERVICES[name])
     there.check_well()
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", SERVICES)
-def test_a_service_that_hangs(there: Whole, name: str) -> None:
-    there.servers[name].halt()
-    there.check_while_away(SERVICES[name])
-    there.servers[name].go_on()
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [*((name, away) for name in SERVICES), *product(("influx", "mysql"), (hung, locked))],
+)
+def test_a_service_that_fails_from_the_start(there: Whole, name: str, fault: Fault) -> None:
+    there.stop()
+    with ThreadPoolExecutor() as beside:
+        with fault(there.servers[name]):
+            there.start_server()
+            starting = beside.submit(there.start_recorder)
+            if name == "mysql":  # without symbols it waits, and the journal keeps what comes
+                there.trade()
+                service = SERVICES[name]
+                there.check_answers(replace(service, without=service.without | WITHOUT_SYMBOLS))
+                assert not starting.done()
+            else:
+                starting.result()
+                there.check_while_away(SERVICES[name])
+        starting.result()
     there.check_well()
+
+
+@pytest.mark.timeout(240)
+def test_a_service_that_is_full(tmp_path: Path, mounted: Callable[[str], Path]) -> None:
+    with whole(tmp_path, influx=mounted("300m"), mysql=mounted("500m")) as there:
+        there.start()
+        there.log_in()
+        there.trade()
+        # MySQL needs no room for what is asked of it all the time.
+        for name, fails in (("redis", True), ("influx", True), ("mysql", False)):
+            with full(there.servers[name]):
+                if fails:
+                    there.check_while_away(replace(SERVICES[name], without={}, component=None))
+                else:
+                    there.check_well()
+            there.check_well()
+        there.check_stored()
 
 
 @pytest.mark.timeout(240)

@@ -6,12 +6,13 @@ Two data folders stand for them: no file and no socket of the one is known to th
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import NatsServer, await_true
 from tests.servers.redis import RedisServer
+from tests.servers.services import give
 from tradeback.config import load_config
 from tradeback.store.accounts import open_accounts
 from tradeback.store.histories import open_history
@@ -38,6 +40,7 @@ SECRET = "the secret that both machines share"
 TRADEBACK = [sys.executable, "-m", "tradeback"]
 POLL = {"MYSQL_ACCOUNTS_POLL": "5s"}
 Broker = NatsServer | RedisServer
+TIME_LIMIT_S = 30.0  # SERVER_READ_TIMEOUT and SERVER_WRITE_TIMEOUT
 
 
 @dataclass
@@ -80,7 +83,11 @@ def influx_of(request: pytest.FixtureRequest) -> dict[str, str]:
 
 @contextmanager
 def running(
-    broker: Broker, mariadb_server: MariadbServer, tmp_path: Path, influx: dict[str, str]
+    broker: Broker,
+    mariadb_server: MariadbServer,
+    tmp_path: Path,
+    influx: dict[str, str],
+    make_api: Callable[..., ApiProcess] = ApiProcess,
 ) -> Iterator[TwoMachines]:
     shared = {
         **influx,
@@ -92,12 +99,13 @@ def running(
     first, second = tmp_path / "first", tmp_path / "second"
     for folder in (first, second):
         folder.mkdir()
+        give(folder, shared)
     quiet = {"EXCHANGE_SYMBOLS": "BTCUSDT", "WS_ANONYMOUS": "false", "FEATURE_ENIGMA_ENABLED": "false"}
     with ExitStack() as stack:
         sim = stack.enter_context(SimProcess("--symbols", "10", "--rate", "300"))
         server = stack.enter_context(ServerProcess(first, sim, **shared, **quiet))
         recorder = stack.enter_context(RecorderProcess(first, sim, **shared, **quiet))
-        api = stack.enter_context(ApiProcess(second, LIMIT_AUTH="off", **shared))
+        api = stack.enter_context(make_api(second, LIMIT_AUTH="off", **shared))
         environment = {
             "DATA_DIR": str(second),
             "TRADEBACK_EXCHANGE": "sim",
@@ -203,6 +211,100 @@ def test_prices_come_from_redis_where_no_table_is(machines: TwoMachines) -> None
     finally:
         machines.broker.go_on()
     await_true(lambda: rest.ask(path).status == 200, "Redis is not found again")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("trouble", ["full", "hung", "emptied", "away"])
+def test_whatever_is_the_matter_with_redis_the_rest_is_answered(machines: TwoMachines, trouble: str) -> None:
+    rest, broker = machines.rest, machines.broker
+    if not isinstance(broker, RedisServer):
+        return
+    token = rest.token(rest.user(f"anna-{trouble}"))
+    price = "symbols/BTCUSDT/price"
+    paths = ["symbols", price, "marketwatch", "auth/session"]
+    if "INFLUX_URL" in machines.environment:
+        paths.append("symbols/BTCUSDT/bars?resolution=1m")
+    cuts: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "full": (lambda: full(broker, True), lambda: full(broker, False)),
+        "hung": (broker.halt, broker.go_on),
+        "emptied": (broker.empty, lambda: None),
+        "away": (broker.kill, broker.start),
+    }
+
+    def sink() -> str:
+        (found,) = [
+            one for one in machines.recorder.control(type="status")["sinks"] if one["name"] == "cache"
+        ]
+        return str(found["error"])
+
+    def answered() -> dict[str, int]:
+        return {path: rest.ask(path, token).status for path in paths}
+
+    all_well = dict.fromkeys(paths, 200)
+    await_true(lambda: answered() == all_well, "something is not answered before")
+    cut, mend = cuts[trouble]
+    logged = rest.api.log.stat().st_size
+    cut()
+    try:
+        took = []
+        for path in paths * 5:
+            began = time.monotonic()
+            status = rest.ask(path, token).status
+            took.append(time.monotonic() - began)
+            # A price is nowhere else on this machine; of one that is lost is said that there is none.
+            expected = {"hung": {503}, "away": {503}, "emptied": {200, 404}}.get(trouble, {200})
+            assert status in (expected if path == price else {200}), path
+        print(f"Redis is {trouble}: most of {len(took)} answers {max(took):.3f} s, median {median(took):.4f}")
+        assert max(took) < TIME_LIMIT_S
+        if trouble != "emptied":
+            await_true(lambda: sink() != "", "the recorder's sink does not fail")
+            await_true(
+                lambda: machines.recorder.control(type="status")["logins"]["error"] != "",
+                "the recorder does not tell of the logins",
+            )
+        if trouble in ("hung", "away"):
+            told = rest.api.ask("/api/v1/health/detailed")
+            assert (told.status, told.json["components"]["prices"]["state"]) == (503, "unavailable")
+            assert b"requests are counted in memory" in rest.api.log.read_bytes()[logged:]
+    finally:
+        mend()
+    await_true(lambda: answered() == all_well, "not all is answered again")
+    await_true(lambda: sink() == "", "the sink goes on failing")
+    await_true(
+        lambda: rest.api.ask("/api/v1/health/ready").status == 200, "health does not tell that all is well"
+    )
+    hashed = hashlib.sha256(token.encode()).hexdigest()
+    await_true(lambda: broker.ask("EXISTS", f"session:{hashed}") == ":1", "the login is not in Redis again")
+    assert (rest.ask("auth/logout", token, "POST").status, rest.ask("marketwatch", token).status) == (
+        204,
+        401,
+    )
+    await_true(lambda: broker.ask("EXISTS", f"session:{hashed}") == ":0", "Redis has a login that ended")
+    assert "Traceback" not in rest.api.said() + machines.recorder.said()
+
+
+def full(broker: RedisServer, is_full: bool) -> None:
+    assert broker.ask("CONFIG", "SET", "maxmemory-policy", "noeviction") == "+OK"
+    assert broker.ask("CONFIG", "SET", "maxmemory", "1" if is_full else "0") == "+OK"
+
+
+def test_bars_of_the_past_are_kept_in_redis(machines: TwoMachines) -> None:
+    if not isinstance(machines.broker, RedisServer):
+        return
+    if "INFLUX_URL" not in machines.environment:
+        pytest.skip(f"no influxd here: {InfluxServer.HOW_TO_GET}")
+    broker, rest = machines.broker, machines.rest.api
+    path = "/api/v1/symbols/BTCUSDT/bars?resolution=1m"
+
+    def kept() -> bool:
+        return len(rest.ask(path).json["bars"]) > 1 and broker.ask("EXISTS", "cache:bars:BTCUSDT:1m") == ":1"
+
+    await_true(kept, "no bars are kept")
+    settled = f"{path}&to={int(time.time()) - 600}&limit=100"
+    out_of_redis = rest.ask(settled).json
+    broker.empty()
+    assert rest.ask(settled).json == out_of_redis
+    await_true(kept, "none are kept after it was emptied")
 
 
 @pytest.mark.timeout(180)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -51,20 +52,27 @@ class MariadbServer(RealServer):
         }
 
     def prepare(self) -> None:
-        subprocess.run(
+        # One that starts deletes the temporary tables of all others in the folder that it has for them.
+        temporary = self.folder / "tmp"
+        temporary.mkdir()
+        done = subprocess.run(
             [
                 *("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"),
                 *("--auth-root-authentication-method=normal", "--skip-test-db", "--innodb-log-file-size=8M"),
             ],
-            check=True,
+            check=False,
             capture_output=True,
+            text=True,
             timeout=START_TIMEOUT,
+            env={**os.environ, "TMPDIR": str(temporary)},
         )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def command(self, program: str) -> list[str]:
         return [
             *(program, "--no-defaults", "--user=root", f"--datadir={self.folder / 'data'}"),
-            *(f"--socket={self.folder / 's'}", f"--port={self.port}", "--bind-address=127.0.0.1"),
+            *(f"--tmpdir={self.folder / 'tmp'}", f"--socket={self.folder / 's'}"),
+            *(f"--port={self.port}", "--bind-address=127.0.0.1"),
             *("--skip-log-bin", "--character-set-server=latin1", "--default-time-zone=+05:30"),
             *("--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve"),
         ]

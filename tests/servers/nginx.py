@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.server import RealServer, accepts, free_port
+from tests.servers.server import START_TIMEOUT, RealServer, accepts, free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CONFIGURATION = CHECKOUT / "deploy" / "nginx"
@@ -57,6 +58,13 @@ class NginxServer(RealServer):
                 assert old in text, f"{name} has no {old}"
                 text = text.replace(old, new)
             (self.folder / ("server.conf" if name == f"{self.server}.conf" else name)).write_text(text)
+        program = self.program()
+        assert program is not None, self.HOW_TO_GET
+        tested = subprocess.run(
+            [*self.command(program), "-t"], capture_output=True, text=True, check=False, timeout=START_TIMEOUT
+        )
+        assert tested.returncode == 0, tested.stderr
+        assert "warn" not in tested.stderr, tested.stderr
 
     def command(self, program: str) -> list[str]:
         # Its processes are the user's who started it, as in the container; to root it must be said.

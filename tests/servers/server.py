@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -101,8 +102,10 @@ class RealServer(ABC):
         return self._log.read_text(errors="replace")
 
     def halt(self) -> None:
-        """Have it hang, with its connections open."""
+        """Have it hang, with its connections open; it does when this returns, each of its threads."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def go_on(self) -> None:
         """Have it go on after `halt`."""

@@ -28,6 +28,7 @@ from tests.e2e.test_recorder import opened_history
 from tests.soak.growth import HEADER, Series
 from tests.soak.processes import Usage, usage_of
 from tests.soak.visitor import Visitor
+from tradeback.store.history_file import WRITER_CACHE_KIB
 from tradeback.store.stats import read_stats
 
 MIB = 1024 * 1024
@@ -36,10 +37,15 @@ GROUPS = 5
 WATCHED = 3
 # Over the whole time that is measured. The interpreter's heap breathes by a MiB or two; what leaks, grows without end.
 MEMORY_ALLOWED = 3 * MIB
+# glibc takes a step of some MiB for the recorder when a batch is larger than any before, and keeps it. What is
+# allocated stays the same (mallinfo2: docs/operations.md), so this is no leak.
+RECORDERS_STEPS = 8 * MIB
 DESCRIPTORS_ALLOWED = 3.0
 THREADS_ALLOWED = 1.0
 # Of the records that come in within this many seconds: what batches hold back.
 LAG_ALLOWED_S = 1.0
+# The recorder's database fills its cache as it goes; it is full before the warm-up of the long form ends.
+CACHE_FULL_S = 240.0
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Measured:
                     f"{name}: memory",
                     "MiB",
                     [(at, of.anonymous / MIB) for at, of in usages],
-                    MEMORY_ALLOWED / MIB,
+                    self._memory_allowed(name) / MIB,
                 ),
                 Series(
                     f"{name}: descriptors",
@@ -95,6 +101,11 @@ class Measured:
             ]
         allowed = self.records / self.seconds * LAG_ALLOWED_S
         return found + [Series(f"{name}: lag", "records", lags, allowed) for name, lags in self.lags.items()]
+
+    def _memory_allowed(self, name: str) -> int:
+        if name != "recorder":
+            return MEMORY_ALLOWED
+        return RECORDERS_STEPS + (WRITER_CACHE_KIB * 1024 if self.load.warm_up < CACHE_FULL_S else 0)
 
     def report(self) -> str:
         """Markdown: what was there, and a table of all that must not grow."""

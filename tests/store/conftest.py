@@ -123,7 +123,7 @@ def open_history_at(request: pytest.FixtureRequest) -> OpenHistory:
 
 @pytest.fixture(params=["redis"])
 def cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
-    """An empty cache that keeps about 100 updates, and forgets bars after a second."""
+    """An empty cache that keeps about 100 updates."""
     opened = {"redis": redis_cache}[request.param](request)
     yield opened
     opened.close()
@@ -131,9 +131,7 @@ def cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
 
 def redis_cache(request: pytest.FixtureRequest) -> Cache:
     server: RedisServer = request.getfixturevalue("redis_server")
-    opened = open_cache(
-        load_config(environ={"REDIS_ADDR": server.addr, "REDIS_STREAM_LENGTH": "100", "REDIS_BARS_TTL": "1s"})
-    )
+    opened = open_cache(load_config(environ={"REDIS_ADDR": server.addr, "REDIS_STREAM_LENGTH": "100"}))
     assert opened is not None
     return opened
 

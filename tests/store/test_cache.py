@@ -13,7 +13,7 @@ from tests.servers.redis import RedisServer
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
 from tradeback.model import RESOLUTIONS, Bar, Price
-from tradeback.store.base import Cache, CachedBars
+from tradeback.store.base import Cache, CachedBars, KeptBars, Login
 from tradeback.store.cache_redis import open_cache
 
 SAFETY = 20.0
@@ -33,7 +33,7 @@ BARS = CachedBars(
 
 
 def opened(server: RedisServer, **settings: str) -> Cache:
-    cache = open_cache(load_config(environ={"REDIS_ADDR": server.addr, "REDIS_TIMEOUT": "200ms", **settings}))
+    cache = open_cache(load_config(environ={"REDIS_ADDR": server.addr, "REDIS_TIMEOUT": "2s", **settings}))
     assert cache is not None
     return cache
 
@@ -91,16 +91,100 @@ def test_levels_are_read_as_they_were_written_last(cache: Cache) -> None:
     assert cache.enigma("BTCUSDT") == LEVEL
 
 
-def test_bars_are_kept_with_their_range_until_they_are_dropped_or_expire(cache: Cache) -> None:
-    assert cache.bars("BTCUSDT", "1m") is None
-    cache.drop_bars("BTCUSDT")
+def test_bars_are_kept_with_their_range_until_they_are_dropped(cache: Cache) -> None:
+    vouch(cache, "first", begin=True)
+    bars, version = cache.bars("BTCUSDT", "1m")
+    assert bars is None
+    assert version is not None
     for resolution in RESOLUTIONS:
-        cache.write_bars("BTCUSDT", resolution, BARS)
-    cache.write_bars("ETHUSDT", "1m", BARS._replace(bars=[]))
-    assert cache.bars("BTCUSDT", "1d") == BARS
-    cache.drop_bars("BTCUSDT")
-    assert [cache.bars("BTCUSDT", resolution) for resolution in RESOLUTIONS] == [None] * len(RESOLUTIONS)
-    await_true(lambda: cache.bars("ETHUSDT", "1m") is None)
+        cache.write_bars("BTCUSDT", resolution, BARS, version)
+    empty = BARS._replace(bars=[])
+    other = cache.bars("ETHUSDT", "1m").version
+    assert other is not None
+    cache.write_bars("ETHUSDT", "1m", empty, other)
+    assert cache.bars("BTCUSDT", "1d") == KeptBars(BARS, version)
+    cache.bars_change(["BTCUSDT", "NONE"], "first")
+    assert [cache.bars("BTCUSDT", resolution) for resolution in RESOLUTIONS] == [KeptBars(None, None)] * len(
+        RESOLUTIONS
+    )
+    # What was read before they changed, and is written now.
+    cache.write_bars("BTCUSDT", "1m", BARS, version)
+    cache.bars_changed(["BTCUSDT", "NONE"], "first")
+    after = cache.bars("BTCUSDT", "1m")
+    assert after.bars is None
+    assert after.version not in (None, version)
+    cache.write_bars("BTCUSDT", "1m", BARS, version)
+    assert cache.bars("BTCUSDT", "1m") == after
+    assert cache.bars("ETHUSDT", "1m").bars == empty  # another symbol
+
+
+def vouch(cache: Cache, epoch: str, *, begin: bool = False, ms: int = 30_000) -> bool:
+    return cache.vouch_for_bars(epoch, cache.clock_ms() + ms, begin=begin)
+
+
+def test_bars_are_served_while_somebody_vouches_for_them(cache: Cache) -> None:
+    assert not vouch(cache, "first")
+    assert cache.bars("BTCUSDT", "1m") == KeptBars(None, None)
+    assert vouch(cache, "first", begin=True)
+    version = cache.bars("BTCUSDT", "1m").version
+    assert version is not None
+    cache.write_bars("BTCUSDT", "1m", BARS, version)
+    assert cache.bars("BTCUSDT", "1m") == KeptBars(BARS, version)
+    # Of another epoch it does not hold, and the version of that is no other's.
+    assert vouch(cache, "second", begin=True)
+    assert cache.bars("BTCUSDT", "1m").bars is None
+    cache.bars_change(["BTCUSDT"], "first")
+    cache.bars_changed(["BTCUSDT"], "first")
+    assert cache.bars("BTCUSDT", "1m").version not in (None, version)
+    # One that comes late vouches for nothing.
+    assert vouch(cache, "second")
+    assert vouch(cache, "second", ms=-1)
+    assert cache.bars("BTCUSDT", "1m") == KeptBars(None, None)
+    vouch(cache, "third", begin=True, ms=-1)
+    assert cache.bars("BTCUSDT", "1m") == KeptBars(None, None)
+    assert not vouch(cache, "third")
+
+
+def token_of(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def test_logins_are_read_as_they_were_told_last_until_they_are_dropped(cache: Cache) -> None:
+    assert cache.login(token_of(1)) is None
+    cache.drop_logins([])
+    cache.drop_logins([token_of(1)])
+    now = time.time()
+    end = int(now) + 1_000
+    cache.write_logins({}, 60, now)
+    cache.write_logins({token_of(1): Login(1, end, frozenset({"BTCUSDT", "ETHUSDT"}))}, 60, now)
+    # More than go in one trip; the watchlist of one changes, that of another is emptied.
+    many = {token_of(n): Login(n, end + n, frozenset({f"S{n}"} if n % 2 else ())) for n in range(1, 251)}
+    cache.write_logins(many, 60, now)
+    assert {token: cache.login(token) for token in many} == many
+    cache.write_logins({token_of(1): Login(1, end, frozenset())}, 60, now)
+    assert cache.login(token_of(1)) == Login(1, end, frozenset())
+    cache.drop_logins(iter(many))
+    assert [cache.login(token) for token in many] == [None] * len(many)
+
+
+def test_a_login_is_there_no_longer_than_it_lasts_nor_than_its_writer_said(cache: Cache) -> None:
+    now = time.time()
+    watched = frozenset({"BTCUSDT"})
+    told = {
+        token_of(1): Login(1, int(now) + 1_000, watched),
+        token_of(2): Login(1, int(now) + 2, watched),
+        token_of(3): Login(1, int(now) - 1, watched),
+    }
+    cache.write_logins(told, 60, now)
+    assert cache.login(token_of(3)) is None
+    await_true(lambda: cache.login(token_of(2)) is None)
+    assert cache.login(token_of(1)) == told[token_of(1)]
+    cache.write_logins({token_of(1): told[token_of(1)]}, 0.3, now)
+    await_true(lambda: cache.login(token_of(1)) is None)
+    # One that was there, and is written when it has ended, is there no more.
+    cache.write_logins({token_of(1): told[token_of(1)]}, 60, now)
+    cache.write_logins({token_of(1): told[token_of(1)]}, 60, now + 2_000)
+    assert cache.login(token_of(1)) is None
 
 
 def test_the_specified_keys_and_json(redis_server: RedisServer) -> None:
@@ -112,11 +196,20 @@ def test_the_specified_keys_and_json(redis_server: RedisServer) -> None:
     cache = opened(redis_server)
     cache.write_prices({"BTCUSDT": BTC})
     cache.write_enigma({"BTCUSDT": LEVEL})
-    cache.write_bars("BTCUSDT", "1m", BARS)
+    cache.write_bars("BTCUSDT", "1m", BARS, "a version")
     assert redis_server.ask("STRLEN", "price:BTCUSDT") == f":{len(expected)}"
     assert 0 < int(redis_server.ask("PTTL", "price:BTCUSDT")[1:]) <= 60_000
     assert redis_server.ask("PTTL", "enigma:BTCUSDT") == ":-1"
     assert 0 < int(redis_server.ask("PTTL", "cache:bars:BTCUSDT:1m")[1:]) <= 60_000
+    token, now = token_of(7), time.time()
+    cache.write_logins({token: Login(3, int(now) + 1_000, frozenset({"A", "B"}))}, 60, now)
+    said = f'{{"user_id":3,"expires_at":{int(now) + 1_000}}}'
+    assert redis_server.ask("STRLEN", f"session:{token.hex()}") == f":{len(said)}"
+    assert redis_server.ask("SCARD", f"marketwatch:{token.hex()}") == ":2"
+    for key in ("session", "marketwatch"):
+        assert 0 < int(redis_server.ask("PTTL", f"{key}:{token.hex()}")[1:]) <= 60_000
+    cache.write_logins({token: Login(3, int(now) + 1_000, frozenset())}, 60, now)
+    assert redis_server.ask("EXISTS", f"marketwatch:{token.hex()}") == ":0"
     redis_server.ask("SET", "price:ETHUSDT", "[1]")
     with pytest.raises(CacheError, match="another program writes our keys"):
         cache.prices(["ETHUSDT"])
@@ -127,6 +220,16 @@ def test_a_price_that_nobody_writes_again_expires(redis_server: RedisServer) -> 
     cache = opened(redis_server, REDIS_PRICE_TTL="1s")
     cache.write_prices({"BTCUSDT": BTC})
     await_true(lambda: cache.prices(["BTCUSDT"]) == {})
+    cache.close()
+
+
+def test_bars_expire(redis_server: RedisServer) -> None:
+    cache = opened(redis_server, REDIS_BARS_TTL="1s")
+    vouch(cache, "first", begin=True)
+    version = cache.bars("BTCUSDT", "1m").version
+    assert version is not None
+    cache.write_bars("BTCUSDT", "1m", BARS, version)
+    await_true(lambda: cache.bars("BTCUSDT", "1m") == KeptBars(None, version))
     cache.close()
 
 
@@ -145,6 +248,9 @@ def test_failures_are_told_with_their_remedy_and_end(redis_server: RedisServer) 
         cache.write_prices({"BTCUSDT": BTC})
     with pytest.raises(CacheError, match="it is full: raise its maxmemory"):
         cache.write_enigma({"BTCUSDT": LEVEL})
+    with pytest.raises(CacheError, match=r"write logins to .* it is full: raise its maxmemory"):
+        cache.write_logins({token_of(1): Login(1, 2**31, frozenset({"A"}))}, 60, time.time())
+    cache.drop_logins([token_of(1)])
     assert redis_server.ask("CONFIG", "SET", "maxmemory", "0") == "+OK"
     cache.write_prices({"BTCUSDT": BTC})
 
@@ -173,3 +279,5 @@ def test_nothing_configured_is_no_cache_and_bad_settings_are_refused() -> None:
             load_config(environ={"REDIS_ADDR": addr})
     with pytest.raises(ConfigError, match="price_ttl is 200ms: give at least 1s"):
         load_config(environ={"REDIS_PRICE_TTL": "200ms"})
+    with pytest.raises(ConfigError, match="session_ttl is 5s: give at least 10s"):
+        load_config(environ={"REDIS_SESSION_TTL": "5s"})

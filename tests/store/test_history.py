@@ -98,6 +98,29 @@ def test_a_long_read_sees_what_comes_behind_it(history: History, reader: History
     assert [first.trade_id, *(each.trade_id for each in reading)] == list(range(10_001))
 
 
+@pytest.mark.parametrize("off", [0, 20, -20, 3_600, -3_600, 86_400 * 365])
+def test_the_ticks_beside_missing_ids(history: History, reader: History, off: int) -> None:
+    """Wherever they are looked for: `near` may be wrong, or empty."""
+    second = 10**9
+    # Ten a second with a pause of ten minutes, and several at once.
+    times = {n: 10**18 + (n // 10 + (600 if n > 3_000 else 0)) * second for n in range(1_000, 6_000)}
+    missing = [(1_400, 1_450), (2_996, 3_010), (4_000, 4_000), (5_100, 5_899)]
+    stored = [n for n in times if not any(first <= n <= last for first, last in missing)]
+    history.write(HistoryBatch(ticks=[tick(n, times[n]) for n in stored]))
+    history.write(HistoryBatch(ticks=[tick(1, 10**18, stream_id=2)]))
+    for first, last in [*missing, (0, 999), (7, 7), (6_000, 6_003), (9_000, 9_001)]:
+        near = times.get(last, times[5_999] if last > 3_000 else times[1_000]) + off * second
+        before, after = reader.beside(1, first, last, (near,))
+        assert reader.beside(1, first, last, (near - 7_200 * second, near)) == (before, after)
+        assert reader.beside(1, first, last, ()) == (before, after)
+        lower, upper = [n for n in stored if n < first], [n for n in stored if n > last]
+        assert (before and before.trade_id) == (lower[-1] if lower else None)
+        assert (after and after.trade_id) == (upper[0] if upper else None)
+        for each in (before, after):
+            assert each is None or each == tick(each.trade_id, times[each.trade_id])
+    assert reader.beside(3, 1, 2, (10**18 + off * second,)) == (None, None)
+
+
 # Bars
 
 

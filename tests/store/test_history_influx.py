@@ -11,7 +11,7 @@ import pytest
 
 from tests.servers.influx import InfluxServer
 from tests.store.conftest import influx_history, sqlite_config
-from tests.store.test_history import DAY, EVER, minute, minutes, tick
+from tests.store.test_history import DAY, DAY_NS, EVER, minute, minutes, tick
 from tradeback._fast.journal import JournalTrade, Record
 from tradeback._fast.stats import Stats
 from tradeback.errors import DataFolderError, HistoryError, UnknownSymbolError
@@ -22,7 +22,14 @@ from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_influx import InfluxHistory
 from tradeback.store.history_sqlite import HISTORY_FILE
-from tradeback.store.influx import Influx, escape_tag, nanoseconds
+from tradeback.store.influx import (
+    WEEKS_AT_ONCE,
+    WRITE_BYTES,
+    Influx,
+    _requests,
+    escape_tag,
+    nanoseconds,
+)
 
 
 def test_a_server_that_was_killed_is_written_to_again(
@@ -140,6 +147,22 @@ def test_the_configuration_chooses_it_and_the_catalog_names_the_symbols(
 def test_a_name_that_cannot_be_a_tag(name: str) -> None:
     with pytest.raises(ValueError, match="cannot be a tag"):
         escape_tag(name)
+
+
+def test_a_request_is_of_some_weeks_and_some_megabytes() -> None:
+    """InfluxDB makes a shard for each week, and gives up a request after 10 s: on a busy machine years took longer."""
+    pieces = [b"m v=1 %d\n" % (DAY + n * DAY_NS) for n in range(1_000)]
+    pieces[100] = b""
+    pieces[500] *= 3 * WRITE_BYTES // len(pieces[500])
+    requests = list(_requests(iter(pieces)))
+    assert b"".join(requests) == b"".join(pieces)
+    assert len(requests) <= 1_000 / 7 / (WEEKS_AT_ONCE - 1) + 5
+    for request in requests:
+        assert request.endswith(b"\n")
+        assert len(request) <= WRITE_BYTES
+        times = [int(line.rsplit(b" ")[-1]) for line in request.splitlines()]
+        assert max(times) - min(times) <= WEEKS_AT_ONCE * 7 * DAY_NS
+    assert list(_requests([])) == list(_requests([b"", b""])) == []
 
 
 def test_times_of_influxdb() -> None:

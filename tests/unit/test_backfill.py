@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from tests.repairing import symbols_of
 from tests.unit.test_sim_streams import config as sim_config
 from tradeback.config import Config
 from tradeback.errors import ConfigError, ExchangeError, UnknownSymbolError
+from tradeback.exchange.binance import REST_ROWS_MAX
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
 from tradeback.exchange.rows import KlineRow
 from tradeback.exchange.sim import Sim
@@ -241,6 +243,43 @@ def test_symbols_take_turns_and_one_that_the_exchange_does_not_know_ends(tmp_pat
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_pending_is_what_is_not_done_whenever_it_is_asked_for(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def run() -> None:
+        async with Sim(sim_config(symbols=3)) as sim, backfilling(tmp_path, sim) as (backfill, history, rest):
+            await rest.exchange_info()
+            await backfill.read_clock()
+            delisted = sim.rest.symbols.pop(sim.symbols[1])
+            working = asyncio.create_task(backfill.run())
+            pages = 0
+            async with asyncio.timeout(SAFETY_SECONDS):
+                for _ in range(12):
+                    of = chance.sample([1, 2, 3], chance.randrange(1, 3))
+                    backfill.ask(of, ["1m", "1h"], chance.randrange(3), again=chance.random() < 0.5)
+                    pages += chance.randrange(3)
+                    while True:
+                        unfinished = [job for job in backfill.jobs if not job.done and not job.error]
+                        assert backfill.state()["pending"] == len(unfinished)
+                        if backfill.pages >= pages or not unfinished:
+                            break
+                        await asyncio.sleep(0.001)
+                sim.rest.symbols[sim.symbols[1]] = delisted
+                backfill.ask([2], ["1m", "1h"], 2)
+                while backfill.state()["pending"]:
+                    await asyncio.sleep(0.001)
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            assert all(job.done or job.stream_id == 2 for job in history.jobs())
+            for job in history.jobs():
+                if job.resolution == "1m" and job.done:
+                    name = sim.symbols[job.stream_id - 1]
+                    assert stored(history, job.stream_id, job) == await exchange_bars(rest, name, job)
+
+    asyncio.run(run())
+
+
 def test_the_budget_is_kept_and_a_part_of_it_left_to_others(tmp_path: Path) -> None:
     async def run() -> None:
         now = 1_700_000_000.0  # the 20th second of a minute, which stays
@@ -270,17 +309,22 @@ def test_a_symbol_that_begins_gets_its_history_once(tmp_path: Path) -> None:
             await rest.exchange_info()
             await backfill.read_clock()
             backfill.begin(1)
-            jobs = {job.resolution: job for job in backfill.jobs}
-            assert set(jobs) == set(RESOLUTIONS)
-            assert {job.start % DAY for job in jobs.values()} == {0}
-            assert all(2 * DAY < job.end - job.start < 5 * DAY for job in jobs.values())
+            spans = {name: [job for job in backfill.jobs if job.resolution == name] for name in RESOLUTIONS}
+            for name, jobs in spans.items():
+                # The newest page first, where there are several; together they leave nothing out.
+                assert [job.end for job in jobs[1:]] == [job.start for job in jobs[:-1]]
+                assert jobs[-1].start % DAY == 0
+                assert 2 * DAY < jobs[0].end - jobs[-1].start < 5 * DAY
+                assert len(jobs) == 1 or jobs[0].end - jobs[0].start == REST_ROWS_MAX * RESOLUTIONS[name]
+            assert len(spans["1m"]) == 2
+            every = backfill.jobs
             async with asyncio.timeout(SAFETY_SECONDS):
-                await backfill.run(only=list(jobs.values()))
+                await backfill.run(only=every)
             pages = backfill.pages
             backfill.begin(1)
             await backfill.run(only=backfill.jobs)
             assert backfill.pages <= pages + 2 * len(RESOLUTIONS)  # at most what closed meanwhile
-            start = jobs["1m"].start + 5 * MINUTE_NS
+            start = spans["1m"][-1].start + 5 * MINUTE_NS
             backfill.mend(1, start + 1, start + 3 * MINUTE_NS + 1)
             mending = next(job for job in backfill.jobs if job.start == start)
             assert (mending.done_to, mending.end) == (start, start + 4 * MINUTE_NS)

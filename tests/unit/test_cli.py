@@ -89,6 +89,12 @@ class TestConfig:
         expected = load_config(environ=environ, flags={"exchange.name": "sim"})
         assert load_config(path, environ={}) == expected
 
+    def test_metrics_doc_is_the_reference_page(self) -> None:
+        page = (CHECKOUT / "docs" / "metrics.md").read_text()
+        assert run("metrics", "doc").stdout == page, (
+            "docs/metrics.md is old: tradeback metrics doc > docs/metrics.md"
+        )
+
     def test_doc_is_the_reference_page(self) -> None:
         assert run("config", "doc").stdout == reference_page()
         assert (CHECKOUT / "docs" / "configuration.md").read_text() == reference_page(), (

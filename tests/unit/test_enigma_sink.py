@@ -96,7 +96,9 @@ class Scene:
     def store(self, *prices: float, place: int | None = None) -> None:
         """Store ticks, and that the journal is stored up to `place`."""
         ticks = [Tick(1, 900 + n, 1, price, 1.0, 0.0, 0.0, n, 0) for n, price in enumerate(prices)]
-        self.history.write(HistoryBatch(ticks=ticks, places={} if place is None else {"journal": place}))
+        covered = [(1, ticks[0].trade_id, ticks[-1].trade_id)] if ticks else []
+        places = {} if place is None else {"journal": place}
+        self.history.write(HistoryBatch(ticks=ticks, covered=covered, places=places))
 
 
 @pytest.fixture
@@ -210,6 +212,17 @@ def test_what_changed_before_a_kill_is_published_by_the_next_run(scene: Scene) -
     again = Heard()
     scene.sink(again)
     assert again.until_price("AUSDT", 20.0).level == 100.0
+
+
+def test_a_symbol_whose_first_trades_are_stored_already_is_told(scene: Scene) -> None:
+    """The history sink was faster at the first start of all: the journal is read behind those trades."""
+    for price in (30.0, 10.0, 15.0):
+        place = scene.trade(price) + 1
+    scene.store(30.0, 10.0, 15.0, place=place)
+    heard = Heard()
+    scene.sink(heard)
+    level = heard.until_price("AUSDT", 15.0)
+    assert (level.level, level.ath, level.atl) == (25.0, 30.0, 10.0)
 
 
 def test_a_store_that_takes_nothing_keeps_no_client_waiting(scene: Scene) -> None:

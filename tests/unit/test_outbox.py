@@ -83,7 +83,7 @@ async def listening(peer: Peer) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*peer.serving, return_exceptions=True)
         await server.wait_closed()
-        peer.path.unlink()
+        peer.path.unlink(missing_ok=True)  # Python 3.13 did it
 
 
 @asynccontextmanager

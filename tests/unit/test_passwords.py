@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
@@ -44,3 +47,36 @@ def test_a_password_too_short_or_too_long(password: str) -> None:
 @pytest.mark.parametrize("stored", ["no hash", "$argon2id$", "$2b$12$abc", "é"])
 def test_what_is_no_hash_lets_nobody_in(stored: str) -> None:
     assert not password_is(stored, "correct horse")
+
+
+def test_what_a_password_took_is_given_back() -> None:
+    """By threads that live on, as an API's do: of 19 MiB each, nothing is kept."""
+    program = """
+import threading
+from pathlib import Path
+from tradeback.heap import give_back_large_blocks
+from tradeback.passwords import hash_password, password_is
+
+def private():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("Pss_Anon:")))
+
+give_back_large_blocks()
+known = hash_password("correct horse")
+before, checked = private(), threading.Barrier(5)
+
+def check():
+    for _ in range(3):
+        password_is(known, "battery staple")
+    checked.wait()
+    checked.wait()
+
+threads = [threading.Thread(target=check) for _ in range(4)]
+for thread in threads:
+    thread.start()
+checked.wait()
+print(private() - before)
+checked.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 4096, "KiB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -256,10 +257,10 @@ def test_the_minute_in_which_a_symbol_begins_is_made_whole(tmp_path: Path, marke
 @BOTH_WAYS
 def test_the_budget_is_never_overstepped(tmp_path: Path, market_data_only: bool) -> None:
     async def scenario(sim: Sim, folder: Folder, symbols: dict[int, Symbol]) -> None:
-        # A minute that turns after a second, and has little weight left. The next one has enough for all, however slow
-        # this machine is.
-        begun = time.monotonic()
-        clock: Callable[[], float] = lambda: 1_700_000_039.0 + time.monotonic() - begun  # noqa: E731
+        # A minute that turns a second after most of its weight was taken. The next one has enough for all, however slow
+        # this machine is: until then the clock stands.
+        begun = math.inf
+        clock: Callable[[], float] = lambda: 1_700_000_039.0 + max(0.0, time.monotonic() - begun)  # noqa: E731
         sim.rest.clock = clock
         for symbol in symbols.values():
             lowest, highest = ids_of(sim, symbol)
@@ -270,6 +271,7 @@ def test_the_budget_is_never_overstepped(tmp_path: Path, market_data_only: bool)
         policy = RestPolicy(attempts=1, weight_share=0.5, weight_limit=limit)
         async with repairing(folder, sim.rest_url, symbols, rest_policy=policy, clock=clock) as running:
             assert running.rest.budget.wait(limit * 3 // 8, clock()) == 0.0
+            begun = time.monotonic()
             await running.until()
             for symbol in symbols.values():
                 assert_whole(running.history, sim, symbol)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import falcon
@@ -26,6 +25,8 @@ from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import PriceResource, SymbolBook, SymbolResource, SymbolsResource
 from tradeback.api.udf import UdfResource
 from tradeback.config import Config
+from tradeback.log import count_problems
+from tradeback.store.timing import tell_times
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
@@ -37,20 +38,25 @@ def create_app(
     stores: Stores,
     secret: bytes,
     counts: Counts | None = None,
-    shared: Path | None = None,
+    requests: Requests | None = None,
+    ends: Callable[[], bool] = lambda: False,
 ) -> App[Request, Answer]:
     """The application; `secret` signs session tokens (`tokens.py`). What limits count is in `counts`, None: of this
-    process; what metrics count is added up in `shared`, None: no other process answers. Its caller closes the stores.
+    process; what metrics count, in `requests`, None: of this process too. Not ready any more once it `ends`. Its caller
+    closes the stores.
     """
     registry = CollectorRegistry()
-    requests = Requests(shared)
-    if config.log.performance:
-        requests.tell_performance(config.log.performance)
+    requests = requests or Requests()
+    requests.announced = lambda: _announced(stores)
+    tell_times(requests.count_question)
+    count_problems(requests.count_problem)
     book = SymbolBook(stores)
     features = config.features
     described = OpenApiResource()
     udf = UdfResource(book, stores, config)
-    health = HealthResource(Components(book, stores), stores, config.exchange.mute_limit)
+    health = HealthResource(
+        Components(book, stores), stores, config.exchange.mute_limit, requests.gauges, ends
+    )
     sessions = Sessions(config, stores, secret)
     auth = AuthResource(sessions, stores, config)
     marketwatch = MarketWatchResource(sessions, book, stores)
@@ -96,6 +102,12 @@ def create_app(
     return app
 
 
+def _announced(stores: Stores) -> Mapping[str, int]:
+    """What is counted of changes of accounts that others are told of, once accounts are open."""
+    accounts = stores.accounts.opened
+    return {} if accounts is None else accounts.counts()
+
+
 def _options(resource: Any, ending: str, cors: Cors) -> Callable[..., None]:
     """Answers OPTIONS. Falcon's own leaves OPTIONS itself out of Allow, and says nothing of caches."""
     methods = [name for name in METHODS if hasattr(resource, f"on_{name.lower()}{ending}")]
@@ -125,7 +137,7 @@ def _answer_503(request: Request, response: Answer, error: Exception, _: dict[st
 def _answer_500(request: Request, response: Answer, error: Exception, _: dict[str, Any]) -> None:
     if isinstance(error, falcon.HTTPError | falcon.HTTPStatus):
         raise error
-    log.error("a request failed", request=request.context.id, path=request.path, exc_info=error)
+    log.error("a request failed", path=request.path, exc_info=error)
     raise Refused(
         500, "internal", f"This request failed, and should not have; the log has it as {request.context.id}."
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 from falcon import Request
+from structlog.contextvars import bind_contextvars
 
 from tradeback.api import params
 from tradeback.api.answers import NO_STORE, Answer, Refused, write_json
@@ -24,7 +25,7 @@ from tradeback.errors import AccountError, TokenError
 from tradeback.model import Session, User
 from tradeback.passwords import MOST_BYTES, password_is
 from tradeback.store.base import Accounts
-from tradeback.tokens import check_token, new_token, token_hash
+from tradeback.tokens import check_token, new_token, session_name, token_hash
 
 COOKIE = "session_token"
 CREDENTIALS = "Cookie, Authorization"
@@ -92,6 +93,7 @@ class Sessions:
         """Who is asking; refused with 401 where nobody is logged in. Notes now and then that the session is used."""
         response.append_header("Vary", CREDENTIALS)
         known = self._signed(request)
+        bind_contextvars(session=session_name(known))
         now = time.time()
         with self._stores.accounts.use() as accounts:
             session = accounts.session(known, now=now)
@@ -120,6 +122,7 @@ class Sessions:
         )
         session = replace(session, expires_at=self._end(session, now))
         accounts.add_session(session)
+        bind_contextvars(session=session_name(session.token_hash))
         return token, session
 
     def address(self, request: Request) -> str:

@@ -11,6 +11,7 @@ from falcon import Request
 
 from tradeback.api import params
 from tradeback.api.answers import NO_STORE, Answer, Refused, write_bytes, write_json, write_tagged
+from tradeback.api.kept_bars import SETTLED_NS, BarsReader
 from tradeback.api.params import SECOND_NS
 from tradeback.api.stores import Stores
 from tradeback.api.symbols import SymbolBook
@@ -20,9 +21,7 @@ from tradeback.model import MS_NS, RESOLUTIONS, Bar
 DEFAULT_BARS = 300
 MAX_BARS = 5_000
 LAST_TIME = params.MAX_SECONDS * SECOND_NS
-# A closed bar still changes: its last trades are on their way to the history, and one that was missed is fetched within
-# minutes as a rule. Until then it is kept if it is asked after each time, from then on for a minute.
-SETTLED_NS = 300 * SECOND_NS
+# Until a bar is settled its answer is kept if it is asked after each time, from then on for a minute.
 CLOSING, CLOSED = "public, no-cache", "public, max-age=60"
 
 
@@ -51,7 +50,7 @@ class BarsResource:
 
     def __init__(self, book: SymbolBook, stores: Stores, features: FeaturesConfig) -> None:
         self._book = book
-        self._stores = stores
+        self._bars = BarsReader(stores)
         self._features = features
 
     def on_get(self, request: Request, response: Answer, symbol: str) -> None:
@@ -67,10 +66,9 @@ class BarsResource:
         known = self._book.symbol(symbol)
         count = limit or (DEFAULT_BARS if start is None else MAX_BARS)
         now_ns = time.time_ns()
-        with self._stores.history.use() as history:
-            bars = history.bars(
-                known.stream_id, resolution, start or 0, LAST_TIME if end is None else end, count + 1
-            )
+        bars = self._bars.newest(
+            known, resolution, start or 0, LAST_TIME if end is None else end, count + 1, now_ns
+        )
         body = orjson.dumps(
             {
                 "symbol": symbol,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from tradeback.api.stores import Stores, Unavailable
 from tradeback.api.symbols import SymbolBook
 from tradeback.errors import BusError, HistoryError
 from tradeback.model import MS_NS
+from tradeback.resources import LEVELS, RESOURCES
 from tradeback.store.base import Elsewhere
 from tradeback.store.stats import Reading
 
@@ -141,12 +142,22 @@ def _understood(said: dict[str, Any]) -> Told:
 class HealthResource:
     """`GET /health`: it touches nothing; `/health/ready` and `/health/detailed` ask.
 
-    503 where something cannot be read. Where all can be read, but a process is not running, one of the recorder's sinks
-    fails, or the exchange has been silent for `mute_limit` seconds, the detailed one says `degraded` with 200: what is
-    stored is answered all the same.
+    Ready is 503 once the process ends (`ends`). Both are where something cannot be read. Where all can be read, but a
+    process is not running or is short of a resource, one of the recorder's sinks fails, or the exchange has been silent
+    for `mute_limit` seconds, the detailed one says `degraded` with 200: what is stored is answered all the same. How
+    the API's own resources stand is told by `own`.
     """
 
-    def __init__(self, components: Components, stores: Stores, mute_limit: float) -> None:
+    def __init__(
+        self,
+        components: Components,
+        stores: Stores,
+        mute_limit: float,
+        own: Callable[[], Mapping[str, int]],
+        ends: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._own = own
+        self._ends = ends
         self._components = components
         self._stores = stores
         self._elsewhere = None if stores.elsewhere is None else Heard(stores.elsewhere)
@@ -159,6 +170,9 @@ class HealthResource:
         params.query(request, ())
         states = {name: self._components.ask(name)["state"] for name in self._components.questions}
         self._answer(response, {"components": states}, all(state == "ok" for state in states.values()))
+        if self._ends():
+            response.status = 503
+            write_json(response, {"status": "draining", "components": states})
 
     def on_get_detailed(self, request: Request, response: Answer) -> None:
         params.query(request, ())
@@ -172,6 +186,7 @@ class HealthResource:
             components["counters"] = _took(began, {"state": "unavailable"})
             processes = {name: _process("unknown") for name in PROCESSES}
             sinks: dict[str, dict[str, Any]] = {}
+            resources: dict[str, dict[str, str]] = {}
         else:
             components["counters"] = _took(began, {"state": "ok"})
             processes = {name: _process("never started") for name in PROCESSES} | {
@@ -179,14 +194,28 @@ class HealthResource:
                 for name, reading in read.items()
             }
             sinks = _sinks(read.get("recorder"))
+            resources = {
+                name: _resources({gauge: value.value for gauge, value in read[name].values.items()})
+                for name in PROCESSES
+                if name in read and read[name].running
+            }
             if not read and self._elsewhere is not None:
                 components["recorder"], feed, processes, sinks = self._asked(self._elsewhere)
-        running = all(processes[name]["state"] == "running" for name in PROCESSES)
+        resources["api"] = _resources(self._own())
+        well = all(processes[name]["state"] == "running" for name in PROCESSES) and feed["state"] == "ok"
+        well = well and all(sink["state"] == "ok" for sink in sinks.values())
+        well = well and all(state == "ok" for told in resources.values() for state in told.values())
         self._answer(
             response,
-            {"components": components, "feed": feed, "processes": processes, "sinks": sinks},
+            {
+                "components": components,
+                "feed": feed,
+                "processes": processes,
+                "sinks": sinks,
+                "resources": resources,
+            },
             all(told["state"] == "ok" for name, told in components.items() if name != "recorder"),
-            fresh=running and feed["state"] == "ok" and all(sink["state"] == "ok" for sink in sinks.values()),
+            fresh=well,
         )
 
     def _asked(
@@ -222,6 +251,16 @@ def _took(began: float, told: dict[str, Any]) -> dict[str, Any]:
 
 def _process(state: str, started_ns: int | None = None) -> dict[str, Any]:
     return {"state": state, "started_ms": None if started_ns is None else started_ns // MS_NS}
+
+
+def _resources(gauges: Mapping[str, int]) -> dict[str, str]:
+    """How the resources of a process stood when it last looked, those that it has looked at."""
+    found = {}
+    for name in RESOURCES:
+        level = gauges.get(f'resource_level{{resource="{name}"}}')
+        if level in LEVELS:
+            found[name] = LEVELS[level]
+    return found
 
 
 def _sinks(recorder: Reading | None) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import secrets
 import time
 
 from falcon import Request
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tradeback.api.answers import UDF_PREFIXES, Answer, Refused
 from tradeback.api.origin import origin_allowed
@@ -32,6 +33,9 @@ class Measured:
         context.began = time.perf_counter()
         context.id = f"{self._bits(64):016x}"
         response.tell({"x-request-id": context.id})
+        # What this thread answered before is over: a request that failed below the application is told of nowhere else.
+        clear_contextvars()
+        bind_contextvars(request=context.id)
 
     def process_response(self, request: Request, response: Answer, resource: object, succeeded: bool) -> None:
         if not hasattr(request.context, "began"):
@@ -42,6 +46,7 @@ class Measured:
             response.status_code,
             time.perf_counter() - request.context.began,
         )
+        clear_contextvars()
 
 
 class Bounded:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
 from tradeback.errors import DataFolderError, StoreError, TradebackError
-from tradeback.store.base import Accounts, Catalog, Elsewhere, History, Prices
+from tradeback.store.base import Accounts, Cache, Catalog, Elsewhere, History, Prices
 from tradeback.store.stats import Reading
 
 
@@ -46,8 +46,9 @@ class Store(Generic[Kind]):
     `elsewhere` it is on another machine for as long as there is no such file. May be used from several threads.
 
     Whether another file stands at its place is looked after at each use, or, where that is not to be expected, no
-    more often than every `look_again` seconds. Another machine may take its time not to answer: for AWAY_S it is not
-    asked again, and then by one request at a time, until it answers; the others are told at once that it is away.
+    more often than every `look_again` seconds. Another machine may take its time not to answer: for `away` seconds
+    (None: AWAY_S) it is not asked again, and then by one request at a time, until it answers; the others are told at
+    once that it is away.
     """
 
     def __init__(
@@ -58,10 +59,12 @@ class Store(Generic[Kind]):
         look_again: float = 0.0,
         *,
         elsewhere: bool = False,
+        away: float | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self._elsewhere = elsewhere
+        self._away_s = away
         self._open = open_it
         self._lock = threading.Lock()
         self._opened: Kind | None = None
@@ -111,6 +114,11 @@ class Store(Generic[Kind]):
             self._asking = threading.get_ident()
 
     @property
+    def opened(self) -> Kind | None:
+        """The store as it was opened last; None where nobody has asked for it."""
+        return self._opened
+
+    @property
     def is_away(self) -> bool:
         """Whether it did not answer the last one that asked."""
         return self._away is not None
@@ -119,7 +127,7 @@ class Store(Generic[Kind]):
         """A use of it ended so."""
         if error.away:
             self._away = error
-            self._away_until = time.monotonic() + AWAY_S
+            self._away_until = time.monotonic() + (AWAY_S if self._away_s is None else self._away_s)
         else:
             self._away = None
 
@@ -174,7 +182,8 @@ class _Use(Generic[Kind]):
 @dataclass(frozen=True, slots=True)
 class Stores:
     """All that the API reads. `counters` gives the mapped counters of every process that ran here, by its name;
-    `elsewhere` are server and recorder where they may be on another machine."""
+    `elsewhere` are server and recorder where they may be on another machine; `cache` keeps bars where the
+    history is."""
 
     catalog: Store[Catalog]
     accounts: Store[Accounts]
@@ -182,9 +191,12 @@ class Stores:
     prices: Store[Prices]
     counters: Callable[[], Mapping[str, Reading]]
     elsewhere: Elsewhere | None = None
+    cache: Store[Cache] | None = None
 
     def close(self) -> None:
         for store in (self.catalog, self.accounts, self.history, self.prices):
             store.close()
+        if self.cache is not None:
+            self.cache.close()
         if self.elsewhere is not None:
             self.elsewhere.close()

@@ -16,6 +16,7 @@ from falcon import Request
 from tradeback.api import params
 from tradeback.api.answers import Answer, Refused, write_bytes, write_json
 from tradeback.api.bars import LAST_TIME, MAX_BARS, switched_off
+from tradeback.api.kept_bars import BarsReader
 from tradeback.api.params import SECOND_NS
 from tradeback.api.stores import Stores
 from tradeback.api.symbols import SymbolBook, current_price
@@ -41,6 +42,7 @@ class UdfResource:
     def __init__(self, book: SymbolBook, stores: Stores, config: Config) -> None:
         self._book = book
         self._stores = stores
+        self._bars = BarsReader(stores)
         self._bars_served = config.features.aggregation_enabled
         self._exchange = config.exchange.name.upper()
 
@@ -120,12 +122,11 @@ class UdfResource:
         if not self._bars_served:
             raise switched_off("FEATURE_AGGREGATION_ENABLED")
         first = 0 if countback else start
-        with self._stores.history.use() as history:
-            bars = history.bars(
-                symbol.stream_id, resolution, first, end, min(countback or MAX_BARS, MAX_BARS)
-            )
-            older = [] if bars else history.bars(symbol.stream_id, resolution, 0, min(first, end), 1)
+        count = min(countback or MAX_BARS, MAX_BARS)
+        bars = self._bars.newest(symbol, resolution, first, end, count, time.time_ns())
         if not bars:
+            with self._stores.history.use() as history:
+                older = history.bars(symbol.stream_id, resolution, 0, min(first, end), 1)
             place = {"nextTime": older[0].open_time // SECOND_NS} if older else {}
             write_json(response, {"s": "no_data", **place})
             return

@@ -168,6 +168,21 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
 
     # In the main thread.
 
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if sig == signal.SIGTERM and self.app.ends and self.app.drain:
+            # Who asks whether we are ready is told no, and has this time to send others elsewhere.
+            signal.signal(signal.SIGALRM, super().handle_exit)
+            signal.setitimer(signal.ITIMER_REAL, self.app.drain)
+            return
+        super().handle_exit(sig, frame)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        super().set_accept_enabled(enabled)
+        if not self.alive and self.app.ends:
+            # Once all have closed them, who comes is refused at once, and goes elsewhere.
+            for listener in self.sockets:
+                listener.close()
+
     def accept(self, listener: Any) -> None:
         try:
             accepted, client = listener.accept()
@@ -326,9 +341,10 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=Answered
         )
         environ["wsgi.multithread"] = True
+        body = self.wsgi(environ, response.start_response)
+        # Its head is not written yet: who was told to end meanwhile says so.
         if conn.last or not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
             response.force_close()
-        body = self.wsgi(environ, response.start_response)
         try:
             for part in body:
                 response.write(part)

@@ -93,6 +93,12 @@ class Child:
         """Whether it was started and has not ended."""
         return self.process is not None and self.process.returncode is None
 
+    def kill(self) -> None:
+        """End it by force, where it runs; `stop` and `wait` hear of it."""
+        if self.running and self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
     async def stop(self) -> None:
         """Ask it to end; end it by force where it does not."""
         if self.process is None:

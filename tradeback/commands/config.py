@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from itertools import groupby
 from typing import Any
@@ -74,7 +75,7 @@ def reference_page() -> str:
     parts = [_INTRODUCTION]
     for section, members in groupby(settings(), key=lambda one: one.section):
         every = list(members)
-        parts.append(f"\n## {every[0].key.rpartition('.')[0]}\n\n{section.__doc__}\n")
+        parts.append(f"\n## {every[0].key.rpartition('.')[0]}\n\n{inspect.getdoc(section)}\n")
         parts.append("\n| key | variable | default | meaning | values |\n|---|---|---|---|---|\n")
         parts += [_line(one) for one in every]
     return "".join(parts)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -12,10 +14,11 @@ from typing import Protocol, TypeVar
 import click
 import structlog
 
+from tradeback.ceilings import allow_descriptors
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.commands.reloading import loader, on_hangup
-from tradeback.commands.supervisor import feed_watchdog
+from tradeback.commands.supervisor import feed_watchdog, on_end
 from tradeback.config import Config, notices
 from tradeback.errors import StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -33,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 OPEN_RETRY_MIN = 0.5
 OPEN_RETRY_MAX = 10.0
+DESCRIPTORS = (
+    256  # files of the journals for each sink, connections to stores, to the exchange and to the server
+)
 
 
 @click.command("recorder")
@@ -57,6 +63,7 @@ def recorder(config: Config, replay: Path | None, exit_at_end: bool, ready_fd: i
     set_up_logging(config.log)
     for notice in notices(config):
         log.warning(notice)
+    allow_descriptors(DESCRIPTORS, DESCRIPTORS, "the recorder")
     asyncio.run(_record(config, replay, exit_at_end, ready_fd, loader()))
 
 
@@ -64,9 +71,15 @@ async def _record(
     config: Config, replay: Path | None, exit_at_end: bool, ready_fd: int | None, load: Callable[[], Config]
 ) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    limit = threading.Timer(config.recorder.end_limit, _give_up, (config.recorder.end_limit,))
+    limit.daemon = True
+
+    def ask_to_end(_: signal.Signals) -> None:
+        if not stop.is_set():
+            limit.start()
+        stop.set()
+
+    on_end(ask_to_end)
     on_hangup(load)
     if replay is not None and config.exchange.name == "auto":
         config = config.with_exchange("sim")
@@ -106,6 +119,15 @@ async def _record(
         if replay is not None and stop.is_set():
             raise TradebackError(f"stopped before the end of {replay}: the same command goes on where it was")
     log.info("recorder stopped")
+
+
+def _give_up(seconds: float) -> None:
+    """End at once. It is no fault: each sink reads again what it had not committed, from its place."""
+    log.error(
+        "a store hangs while the recorder ends: it is not waited for, the next start goes on from the saved places",
+        seconds=seconds,
+    )
+    os._exit(0)
 
 
 class _Closable(Protocol):

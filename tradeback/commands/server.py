@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable
 from functools import partial
 
@@ -12,10 +11,11 @@ import click
 import structlog
 
 from tradeback._fast.epoll import new_event_loop
+from tradeback.ceilings import allow_descriptors
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.commands.reloading import loader, on_hangup
-from tradeback.commands.supervisor import feed_watchdog
+from tradeback.commands.supervisor import feed_watchdog, on_end
 from tradeback.config import Config, notices
 from tradeback.errors import ConfigError, ExchangeError, StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -30,6 +30,8 @@ from tradeback.tokens import load_secret
 log = structlog.get_logger(__name__)
 
 SYNC_TIMEOUT = 20.0
+# Beside its clients: feeds and those that replace them, files of journal and table, control connections, the backlog's.
+OTHER_DESCRIPTORS = 256
 
 
 @click.command("server")
@@ -48,8 +50,31 @@ def server(config: Config, ready_fd: int | None) -> None:
 def run_server(config: Config, *, ready_fd: int | None, load: Callable[[], Config]) -> None:
     """Run until SIGTERM or SIGINT. `ready_fd` gets the addresses as a line of JSON once clients can connect; `load`
     reads the configuration again on SIGHUP."""
+    config = with_clients_that_fit(config)
     with asyncio.Runner(loop_factory=loop_factory(config.server.loop, config.server.spin)) as runner:
         runner.run(_serve(config, ready_fd, load))
+
+
+def with_clients_that_fit(config: Config) -> Config:
+    """The configuration with as many clients as the limit of open files allows, which is raised as far as it may be.
+
+    Raises ConfigError where it allows none.
+    """
+    wanted = config.websocket.max_clients
+    allowed = allow_descriptors(wanted + OTHER_DESCRIPTORS, 1 + OTHER_DESCRIPTORS, "the event server")
+    fitting = min(wanted, allowed - OTHER_DESCRIPTORS)
+    if fitting == wanted:
+        return config
+    log.warning(
+        "fewer clients than configured are let in: raise the hard limit of open files (LimitNOFILE= of a systemd unit, "
+        "--ulimit nofile= of a container, ulimit -Hn), or lower WS_MAX_CLIENTS",
+        max_clients=wanted,
+        let_in=fitting,
+        hard_limit=allowed,
+        needed=wanted + OTHER_DESCRIPTORS,
+    )
+    websocket = config.websocket.model_copy(update={"max_clients": fitting})
+    return config.model_copy(update={"websocket": websocket})
 
 
 def loop_factory(name: str, spin: float) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -73,9 +98,7 @@ def _spinning(spin: float) -> asyncio.AbstractEventLoop:
 
 async def _serve(config: Config, ready_fd: int | None, load: Callable[[], Config]) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    on_end(lambda _: stop.set())
     on_hangup(load)
     stopping = asyncio.create_task(stop.wait(), name="stop")
     making = asyncio.create_task(_make_server(config), name="start")
@@ -88,7 +111,7 @@ async def _serve(config: Config, ready_fd: int | None, load: Callable[[], Config
         serving = await making
 
         def ready(addresses: dict[str, str]) -> None:
-            on_hangup(load, serving.reload)
+            on_hangup(load, lambda read: serving.reload(with_clients_that_fit(read)))
             _tell(addresses, ready_fd)
 
         await serving.run(ready, stop)

@@ -17,6 +17,7 @@ import structlog
 from tradeback.commands.children import Child, hang_up, keep_all_running
 from tradeback.commands.demo import cookie_notice, demo_login, page_address, secure_cookie
 from tradeback.commands.options import with_config
+from tradeback.commands.supervisor import feed_watchdog, on_end, tell_supervisor, without_supervisor
 from tradeback.commands.whole_replay import play_to_the_end
 from tradeback.config import Config
 from tradeback.errors import ConfigError, TradebackError
@@ -124,10 +125,24 @@ async def _up(
     config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str], exit_at_end: bool
 ) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    running = asyncio.create_task(_run(config, path, simulation, environment, exit_at_end), name="up")
+    children: list[Child] = []
+    forced = False
+
+    def ask_to_end(signum: signal.Signals) -> None:
+        nonlocal forced
+        # Who types Ctrl-C again is out of patience; SIGTERM may come twice from one who only wants to be heard.
+        if stop.is_set() and signum == signal.SIGINT and not forced:
+            forced = True
+            log.warning("asked to end again: what still runs is killed")
+        if forced:
+            for child in children:
+                child.kill()
+        stop.set()
+
+    on_end(ask_to_end)
+    running = asyncio.create_task(
+        _run(config, path, simulation, environment, exit_at_end, children), name="up"
+    )
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -137,6 +152,10 @@ async def _up(
         try:
             await running
         except asyncio.CancelledError:
+            if forced:
+                raise TradebackError(
+                    "ended by force, as asked: the next start brings all in order from the journal"
+                ) from None
             return
         except TradebackError as error:
             # What could not be started in the moment in which nobody wanted it any more is no fault.
@@ -146,8 +165,14 @@ async def _up(
 
 
 async def _run(
-    config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str], exit_at_end: bool
+    config: Config,
+    path: Path | None,
+    simulation: SimConfig,
+    environment: dict[str, str],
+    exit_at_end: bool,
+    children: list[Child],
 ) -> None:
+    """Start all and keep it running, until cancelled; `children` gets those that were made."""
     chosen = await choose_exchange(config.exchange)
     click.echo(f"Exchange: {chosen.name} ({chosen.reason}).")
     async with AsyncExitStack() as stack:
@@ -174,7 +199,7 @@ async def _run(
             )
         options = ["--log-level", config.log.level, *(["--config", str(path)] if path else [])]
         shared = {
-            **environment,
+            **without_supervisor(environment),
             "TRADEBACK_EXCHANGE": exchange.name,
             "EXCHANGE_WS_ENDPOINT": exchange.ws_endpoint,
             "EXCHANGE_REST_ENDPOINT": exchange.rest_endpoint,
@@ -204,6 +229,7 @@ async def _run(
                 "SESSION_COOKIE_SECURE": "true" if secure_cookie(config) else "false",
             },
         )
+        children += [server, recorder, api]
         # The recorder ends last: it stores what the server journaled to its end.
         stack.push_async_callback(recorder.stop)
         stack.push_async_callback(server.stop)
@@ -224,12 +250,13 @@ async def _run(
             click.echo(notice)
         click.echo(f"Open {page_address(rest)}")
         click.echo(login)
+        tell_supervisor("READY=1")
+        feed_watchdog()
         if exit_at_end and sim is not None:
             played = [symbol for symbol in exchange.symbols if symbol in sim.symbols]
             await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
-            children = [server, recorder, api]
             loop = asyncio.get_running_loop()
             # Each of them reads its configuration again.
             loop.add_signal_handler(signal.SIGHUP, hang_up, children)

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from tradeback.config.units import format_duration, format_size
 from tradeback.config.values import (
+    ComponentLevels,
     Count,
     Duration,
     HeaderSecret,
@@ -98,6 +99,11 @@ class ServerConfig(Section):
     )
     trusted_proxies: Networks = setting(
         (), "proxies whose X-Forwarded-For is believed; empty: a client's address is its connection's"
+    )
+    drain: Annotated[Duration, Field(le=5)] = setting(
+        "0s",
+        "how long the REST interface still answers after SIGTERM, while `/health/ready` says 503, for a balancer that "
+        "asks there; at most 5s",
     )
     loop: Literal["epoll", "asyncio", "uvloop"] = setting("epoll", "event loop of the event server")
     spin: Spin = setting("0s", "how long the loop polls before it sleeps; `full`: for ever, it takes a core")
@@ -261,6 +267,18 @@ class DataConfig(Section):
         return self.folder / exchange
 
 
+class ResourcesConfig(Section):
+    """What a process may take of the machine, and when it says that there is little left (docs/operations.md)."""
+
+    env_prefix: ClassVar[str] = "RESOURCES_"
+    memory: Size = setting(
+        0,
+        "bytes that a process may grow to, without pages of files; close to it the server lets no further client in; "
+        "0: what its container or `ulimit -v` allows",
+    )
+    disk_free: Size = setting("512MiB", "room on the disk of the data folder below which it is told")
+
+
 class HistoryConfig(Section):
     """Ticks, bars and Enigma levels, and how long they are kept; age 0 keeps them for ever."""
 
@@ -295,6 +313,9 @@ class RecorderConfig(Section):
     history_days: Annotated[int, Field(ge=0, le=3650)] = setting(
         30, "days of bars that are fetched for a new symbol; 0: those of its first day"
     )
+    end_limit: Annotated[Span, Field(le=15)] = setting(
+        "15s", "longest time for its end, stores that hang included; at most 15s"
+    )
     weight_share: Annotated[float, Field(gt=0, le=1)] = setting(
         0.5, "share of the exchange's request weight that fetching may take"
     )
@@ -314,6 +335,10 @@ class LogConfig(Section):
 
     env_prefix: ClassVar[str] = "LOG_"
     level: Literal["debug", "info", "warning", "error"] = setting("info", "least level that is logged")
+    levels: ComponentLevels = setting(
+        (),
+        "the level of some components, such as server.feed=debug,store=error: the longest name that fits counts",
+    )
     performance: Duration = setting(
         "1m", "how often each process logs what it did since the last time; 0s: never"
     )
@@ -377,7 +402,7 @@ class DatabaseConfig(Section):
 
 
 class RedisConfig(Section):
-    """Redis: current prices and levels for programs of other machines. The recorder writes them."""
+    """Redis: current prices, levels and logins for programs of other machines. The recorder writes them."""
 
     env_prefix: ClassVar[str] = "REDIS_"
     addr: Text = setting("", "host:port; empty: no Redis")
@@ -390,6 +415,10 @@ class RedisConfig(Section):
     timeout: Span = setting("1s", "longest time for connecting, and for one answer")
     price_ttl: Span = setting("1m", "how long a price stays after the recorder wrote it last; at least 1s")
     bars_ttl: Span = setting("1m", "how long bars that were asked for stay; at least 1s")
+    session_ttl: Span = setting(
+        "1m",
+        "how long logins and their watchlists stay after the recorder last knew them to hold; at least 10s",
+    )
     stream_length: Count = setting(10_000, "about how many price updates the stream keeps")
 
     @model_validator(mode="after")
@@ -402,6 +431,9 @@ class RedisConfig(Section):
         for name, seconds in (("price_ttl", self.price_ttl), ("bars_ttl", self.bars_ttl)):
             if seconds < 1:
                 raise ConfigError(f"cache.redis.{name} is {format_duration(seconds)}: give at least 1s")
+        if self.session_ttl < 10:
+            shown = format_duration(self.session_ttl)
+            raise ConfigError(f"cache.redis.session_ttl is {shown}: give at least 10s")
         return self
 
 
@@ -471,6 +503,7 @@ class Config(Section):
     history: HistoryConfig = HistoryConfig()
     recorder: RecorderConfig = RecorderConfig()
     data: DataConfig = DataConfig()
+    resources: ResourcesConfig = ResourcesConfig()
     features: FeaturesConfig = FeaturesConfig()
     log: LogConfig = LogConfig()
     database: DatabaseConfig = DatabaseConfig()

@@ -85,6 +85,12 @@ def _list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _component_level(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*=(debug|info|warning|error)", text):
+        raise ValueError("not a component and its level")
+    return text
+
+
 def _symbol(name: str) -> str:
     if not name.isprintable() or " " in name or not 0 < len(name.encode()) <= SYMBOL_MAX_BYTES:
         raise ValueError("not a symbol")
@@ -185,6 +191,11 @@ Rate = Annotated[
     str,
     AfterValidator(_rate),
     Words("a number of requests a time such as 600/minute (or second, hour, day), or off"),
+]
+ComponentLevels = Annotated[
+    tuple[Annotated[str, AfterValidator(_component_level)], ...],
+    BeforeValidator(_list),
+    Words("a list of component=level, where a level is debug, info, warning or error"),
 ]
 Symbols = Annotated[
     tuple[Annotated[str, AfterValidator(_symbol)], ...],

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import structlog
@@ -59,6 +59,8 @@ class AccountsWatch:
         self._woken = threading.Event()
         self._stopping = False
         self._error = ""
+        # Called after each look at the accounts: whether these are all of them, and those that changed.
+        self.on_look: Callable[[bool, list[Account]], None] | None = None
 
     def state(self) -> dict[str, Any]:
         """For the status."""
@@ -104,6 +106,8 @@ class AccountsWatch:
                     continue
                 pause = RETRY_MIN
                 self._take(everything, changed)
+                if looked and self.on_look is not None:
+                    self.on_look(everything, changed)
                 try:
                     await self._server.connect()
                     if looked or self._connection != self._server.connects:
@@ -193,9 +197,9 @@ class AccountsWatch:
             await self._server.ask({"type": "sessions", "accounts": line, "more": number < len(lines)})
         wanted = set(self._wanted)
         for add in batched(sorted(wanted - self._pinned), SYMBOLS_PER_LINE):
-            await self._server.ask({"type": "pin", "add": add, "drop": []})
+            await self._server.ask({"type": "pin", "watched": True, "add": add, "drop": []})
         for drop in batched(sorted(self._pinned - wanted), SYMBOLS_PER_LINE):
-            await self._server.ask({"type": "pin", "add": [], "drop": drop})
+            await self._server.ask({"type": "pin", "watched": True, "add": [], "drop": drop})
         self._pinned = wanted
 
     async def _tell_parts(self, kind: str, field: str, lines: list[Any]) -> None:

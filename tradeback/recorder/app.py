@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tradeback.config import Config
 from tradeback.control import RECORDER_SOCKET, SERVER_SOCKET, ControlClient, ControlSocket, Handler
 from tradeback.errors import DataFolderError, TradebackError
 from tradeback.exchange.rest import ExchangeRest, RestPolicy
+from tradeback.log import change_level, count_problems, keep_problems
 from tradeback.performance import tell_performance
 from tradeback.recorder.accounts_watch import POLL_SECONDS, AccountsWatch
 from tradeback.recorder.answers import Answers
@@ -32,20 +33,24 @@ from tradeback.recorder.asking import asked_backfill, asked_progress
 from tradeback.recorder.backfill import Backfill
 from tradeback.recorder.bus_sink import BusSink
 from tradeback.recorder.cache_sink import CacheSink
-from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
+from tradeback.recorder.counters import COMPONENTS, RECORDER_HISTOGRAMS, RECORDER_VALUES, question
 from tradeback.recorder.day_volumes import DayVolumes
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.recorder.indicators import EnigmaSink, LevelTarget
+from tradeback.recorder.kept_bars import VouchedBars
+from tradeback.recorder.logins_cache import LoginsCache
 from tradeback.recorder.outbox import Outbox
 from tradeback.recorder.repair import Repair
 from tradeback.recorder.sinks import AT_ONCE, Enough, Sink, drop_other_cursors
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.watch import Watch
+from tradeback.resources import Resources
 from tradeback.store.base import Accounts, Announcements, Cache, Catalog, History
 from tradeback.store.bus_jetstream import JetStreamBus
 from tradeback.store.bus_nats import NatsBus
 from tradeback.store.requests_nats import NatsAnswers
-from tradeback.store.stats import read_all
+from tradeback.store.stats import problem, read_all
+from tradeback.store.timing import keep_times, tell_times
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +94,7 @@ class Recorder:
         self.announcements = announcements
         self.symbols = SymbolBook(catalog)
         self.services: dict[str, Service] = {}
-        self.handlers: dict[str, Handler] = {"status": self._status}
+        self.handlers: dict[str, Handler] = {"status": self._status, "log": change_level}
         self.status: dict[str, Callable[[], Any]] = {}  # further parts of the status, by key
         self.counts: list[Callable[[], dict[str, int]]] = []  # further counters, by name
         self._started = time.monotonic()
@@ -127,6 +132,12 @@ class Recorder:
             # A recording is no news, for clients, for the bus and for a cache of current prices.
             self.bus_sink = None if offline else self._make_bus_sink(stack)
             self.publishing = [] if offline else self._make_publishing_sinks()
+            # The API keeps no bars of a file that it has itself.
+            self.vouched_bars = (
+                VouchedBars(self.cache, self.symbols.symbol)
+                if self.cache is not None and self._config.database.influx.url and not offline
+                else None
+            )
             self.sinks = self._make_sinks([] if offline else [self.outbox, *self.publishing])
             drop_other_cursors(self._folder, {sink.name for sink in self.sinks})
             if not offline:
@@ -144,6 +155,7 @@ class Recorder:
                 "counters": self._tell_counters,
                 "retention": self._retain,
                 "performance": self._tell_performance,
+                "resources": Resources(self._config, self._folder, self.stats.put).watch,
             }.items():
                 tasks.append(asyncio.create_task(self._serve(name, service), name=name))
             stack.push_async_callback(_cancel, tasks)
@@ -155,6 +167,10 @@ class Recorder:
             self._folder / "stats" / "recorder", "recorder", RECORDER_VALUES, RECORDER_HISTOGRAMS
         )
         stack.callback(self.stats.close)
+        count_problems(lambda component, level: self.stats.increase(problem(COMPONENTS, component, level)))
+        stack.callback(keep_problems)
+        tell_times(lambda store, kind, ns: self.stats.observe_ns(question(store, kind), ns))
+        stack.callback(keep_times)
         config = self._config.journal
         self.repairs = JournalWriter.open(
             self._folder / "repairs",
@@ -169,7 +185,6 @@ class Recorder:
         if self.cache is None:
             return []
         recorder = self._config.recorder
-        enigma = self._config.features.enigma_enabled
         return [
             CacheSink(
                 self._folder,
@@ -177,7 +192,6 @@ class Recorder:
                 recorder.batch_window,
                 self.cache,
                 self.symbols,
-                self.history.enigma if enigma else lambda _: None,
                 quote_window=recorder.quote_window,
                 price_ttl=self._config.cache.redis.price_ttl,
             )
@@ -198,6 +212,7 @@ class Recorder:
             bars=self._config.features.aggregation_enabled,
             # A request costs InfluxDB more than what is in it.
             enough=Enough(influx.batch_points, influx.batch_time) if influx.url else AT_ONCE,
+            changing=nullcontext if self.vouched_bars is None else self.vouched_bars.changing,
         )
         sinks: list[Sink] = [self.history_sink]
         self.enigma_sink: EnigmaSink | None = None
@@ -209,6 +224,7 @@ class Recorder:
                 self.history,
                 self.symbols,
                 level_targets,
+                keepers=self.publishing,
             )
             sinks.append(self.enigma_sink)
         if self.bus_sink is not None:
@@ -274,6 +290,12 @@ class Recorder:
                 self.announcements.listen(following.wake)
                 self.status["announcements"] = self.announcements.state
                 self.counts.append(self.announcements.counts)
+            if self.cache is not None:
+                logins = LoginsCache(self.cache, self._config.cache.redis.session_ttl)
+                following.on_look = logins.take
+                self.services["logins"] = logins.run
+                self.status["logins"] = logins.state
+                self.counts.append(logins.counts)
             self.services["accounts"] = following.follow
             self.services["expiry"] = following.expire
             self.status["accounts"] = following.state
@@ -285,6 +307,9 @@ class Recorder:
         self.counts += [repair.counts, self.rest.counts]
         if self._config.features.aggregation_enabled:
             backfill = Backfill(self.history, self.rest, self.symbols.symbol, self._config)
+            if self.vouched_bars is not None:
+                backfill.changing = self.vouched_bars.changing
+                self.services["vouched_bars"] = self.vouched_bars.run
             repair.on_begin, repair.on_given_up = backfill.begin, backfill.mend
             if self.enigma_sink is not None:
                 backfill.on_done = self.enigma_sink.refresh
@@ -357,6 +382,7 @@ class Recorder:
                 state = sink.state()
                 self.stats.put(f"lag_{sink.name}", sum(one["lag"] for one in state["journals"].values()))
                 self.stats.put(f"sink_{sink.name}", SINK_FAILS if state["error"] else SINK_IS_WELL)
+            self.stats.put("repairs_next_seq", self.repairs.next_seq)
             for counts in self.counts:
                 for name, value in counts().items():
                     self.stats.put(name, value)

@@ -8,11 +8,15 @@ weight budget leaves; a part of it is left to repairs.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -31,9 +35,8 @@ log = structlog.get_logger(__name__)
 DAY_NS = RESOLUTIONS["1d"]
 MILLISECOND_NS = 1_000_000
 NEW_EVERY_S = 10.0  # how often new symbols are looked for
-FINAL_STATUS = (
-    400  # the exchange's word that a request can never be answered: no such symbol, no such interval
-)
+# The exchange's word that a request can never be answered: no such symbol, no such interval.
+FINAL_STATUS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +51,19 @@ class BackfillPolicy:
     longest_backoff: float = 60.0
 
 
+_Key = tuple[int, str, int]  # of a job: stream id, resolution, start
+
+
+def _key(job: BackfillJob) -> _Key:
+    return job.stream_id, job.resolution, job.start
+
+
 @dataclass(slots=True)
 class _Job:
     """A job and what is known of it besides the history."""
 
     job: BackfillJob
     busy: bool = False
-    served: int = 0
     failures: int = 0  # in a row
     failure: str = ""
     not_before: float = 0.0  # monotonic seconds
@@ -141,29 +150,54 @@ class Backfill:
         self._rest = rest
         self._symbols = symbols
         self._config = config
-        self._jobs: dict[tuple[int, str, int], _Job] = {}
+        # Of some thousand symbols there are tens of thousands: what is done once a page looks at few of them.
+        self._jobs: dict[int, dict[_Key, _Job]] = {}  # by stream id
+        # Those that are not done, in the order of their turns: who never had one first.
+        self._fresh: OrderedDict[_Key, _Job] = OrderedDict()
+        self._waiting: OrderedDict[_Key, _Job] = OrderedDict()
         self._running: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
-        self._turns = 0
         self._clock = ExchangeClock(rest)
         self._budget_wait = 0.0
         self._look_again = 0.0
         self.on_done: Callable[[int], None] = lambda stream_id: None  # called in the loop when a job is done
+        # Bars are written within it; it gets stream ids and opening times.
+        self.changing: Callable[[Iterable[tuple[int, int]]], AbstractContextManager[object]] = nullcontext
         for job in history.jobs():
-            self._jobs[job.stream_id, job.resolution, job.start] = _Job(job)
+            self._hold(job)
 
     # Jobs.
 
     @property
     def jobs(self) -> list[BackfillJob]:
-        return [each.job for each in self._jobs.values()]
+        return [each.job for each in self._each()]
 
     def add(self, job: BackfillJob) -> None:
         """Store a job and begin with it; one of the same start goes on where the new one says."""
         self._history.write_job(job)
-        held = self._jobs.setdefault((job.stream_id, job.resolution, job.start), _Job(job))
-        held.job, held.failures, held.not_before = job, 0, 0.0
+        self._hold(job)
         self._woken.set()
+
+    def _hold(self, job: BackfillJob) -> None:
+        held = self._jobs.setdefault(job.stream_id, {}).setdefault(_key(job), _Job(job))
+        held.job, held.failures, held.not_before = job, 0, 0.0
+        self._put_in_line(held)
+
+    def _put_in_line(self, each: _Job) -> None:
+        """Wait for a turn as long as there is something to fetch."""
+        key = _key(each.job)
+        if each.job.done or each.job.error:
+            self._fresh.pop(key, None)
+            self._waiting.pop(key, None)
+        elif key not in self._waiting:
+            self._fresh[key] = each
+
+    def _each(self) -> Iterator[_Job]:
+        for of_symbol in self._jobs.values():
+            yield from of_symbol.values()
+
+    def _of(self, stream_id: int) -> list[BackfillJob]:
+        return [each.job for each in self._jobs.get(stream_id, {}).values()]
 
     def ask(
         self, stream_ids: Sequence[int], resolutions: Sequence[str], days: int, *, again: bool = False
@@ -173,7 +207,7 @@ class Backfill:
         for resolution in resolutions:
             start, end = self.span(resolution, days)
             for stream_id in stream_ids:
-                job = plan(self.jobs, stream_id, resolution, start, end, again=again)
+                job = plan(self._of(stream_id), stream_id, resolution, start, end, again=again)
                 self.add(job)
                 found.append(job)
         return found
@@ -188,18 +222,23 @@ class Backfill:
         return now - now % DAY_NS - days * DAY_NS, now - now % RESOLUTIONS[resolution]
 
     def begin(self, stream_id: int) -> None:
-        """A symbol begins, or begins anew: fetch what is not there of its history, and of today in any case."""
-        for resolution in RESOLUTIONS:
+        """A symbol begins, or begins anew: fetch what is not there of its history, and of today in any case. Of one
+        that never had a job the newest page comes first, for that is what a chart shows."""
+        had = {job.resolution for job in self._of(stream_id)}
+        for resolution, length in RESOLUTIONS.items():
             start, end = self.span(resolution, self._config.recorder.history_days)
-            job = plan(self.jobs, stream_id, resolution, start, end)
-            if not job.done and job not in self.jobs:
-                self.add(job)
+            newest = start if resolution in had else max(start, end - REST_ROWS_MAX * length)
+            for first, last in ((newest, end), (start, newest)):
+                known = self._of(stream_id)
+                job = plan(known, stream_id, resolution, first, last)
+                if not job.done and job not in known:
+                    self.add(job)
 
     def mend(self, stream_id: int, start: int, end: int) -> None:
         """Trades between these times cannot be had: fetch the 1m bars of those minutes."""
         length = RESOLUTIONS["1m"]
         start, end = max(start - start % length, self.span("1m", 3650)[0]), end - end % length + length
-        job = plan(self.jobs, stream_id, "1m", start, end, again=True)
+        job = plan(self._of(stream_id), stream_id, "1m", start, end, again=True)
         if not job.done:
             self.add(job)
 
@@ -216,7 +255,7 @@ class Backfill:
                     "error": each.job.error,
                     "failure": each.failure,
                 }
-                for each in self._jobs.values()
+                for each in self._each()
             ],
             **self.state(),
         }
@@ -225,7 +264,7 @@ class Backfill:
         """For the status: counts alone."""
         budget = self._rest.budget
         return {
-            "pending": sum(1 for each in self._jobs.values() if self._wanted(each)),
+            "pending": self._pending,
             "pages": self.pages,
             "bars": self.bars,
             "changed": self.changed,
@@ -238,7 +277,7 @@ class Backfill:
     def counts(self) -> dict[str, int]:
         """For the counters, by their names."""
         return {
-            "backfill_jobs_pending": sum(1 for each in self._jobs.values() if self._wanted(each)),
+            "backfill_jobs_pending": self._pending,
             "backfill_pages": self.pages,
             "backfill_bars": self.bars,
             "backfill_bars_changed": self.changed,
@@ -249,28 +288,23 @@ class Backfill:
         symbol = self._symbols(stream_id)
         return symbol.name if symbol is not None else str(stream_id)
 
-    @staticmethod
-    def _wanted(each: _Job) -> bool:
-        return not each.job.done and not each.job.error
+    @property
+    def _pending(self) -> int:
+        return len(self._fresh) + len(self._waiting)
 
     # The work.
 
     async def run(self, *, only: Sequence[BackfillJob] | None = None) -> None:
         """Work on the jobs: until cancelled, or, of those named by `only`, until each is done or has an error."""
-        keys = None if only is None else {(job.stream_id, job.resolution, job.start) for job in only}
+        keys = None if only is None else {_key(job) for job in only}
         try:
             while True:
                 self._woken.clear()
                 if keys is None:
                     await self._begin_new()
-                mine = [
-                    each
-                    for key, each in self._jobs.items()
-                    if self._wanted(each) and (keys is None or key in keys)
-                ]
-                if keys is not None and not mine:
+                elif keys.isdisjoint(self._fresh) and keys.isdisjoint(self._waiting):
                     return
-                wait = await self._turn(mine)
+                wait = self._turn(keys)
                 if keys is None:
                     wait = min(NEW_EVERY_S if wait is None else wait, NEW_EVERY_S)
                 try:
@@ -288,35 +322,47 @@ class Backfill:
         if time.monotonic() < self._look_again:
             return
         self._look_again = time.monotonic() + NEW_EVERY_S
-        had = {job.stream_id for job in self.jobs}
-        new = (await asyncio.to_thread(self._history.covered)).keys() - had
+        new = (await asyncio.to_thread(self._history.covered)).keys() - self._jobs.keys()
         if new:
             await self.read_clock()
         for stream_id in sorted(new):
             if self._symbols(stream_id) is not None:
                 self.begin(stream_id)
+                await asyncio.sleep(0)  # of many symbols at once, others have their turn in between
 
-    async def _turn(self, mine: list[_Job]) -> float | None:
+    def _turn(self, keys: set[_Key] | None) -> float | None:
         """Begin the pages that are due; the seconds until there may be others, None until something ends."""
-        waits = [each.not_before for each in mine if not each.busy]
         now = time.monotonic()
-        due = sorted(
-            (each for each in mine if not each.busy and each.not_before <= now), key=lambda e: e.served
-        )
-        for each in due:
+        begun: list[_Job] = []
+        wait: float | None = None
+        for key, each in chain(self._fresh.items(), self._waiting.items()):
+            if each.busy or (keys is not None and key not in keys):
+                continue
+            if each.not_before > now:
+                wait = min(each.not_before - now, wait or math.inf)
+                continue
             if len(self._running) >= self.policy.at_once:
-                return None
+                wait = None
+                break
             room = self._wait_for_room()
             if room > 0.0:
                 self._budget_wait = now + room
-                return room
-            self._turns += 1
-            each.busy, each.served = True, self._turns
-            task = asyncio.create_task(self._guarded(each), name=f"backfill {each.job.stream_id}")
-            self._running.add(task)
-            task.add_done_callback(partial(self._ended, each))
-        later = [wait - now for wait in waits if wait > now]
-        return min(later) if later else None
+                wait = room
+                break
+            self._begin_page(each)
+            begun.append(each)
+        for each in begun:
+            key = _key(each.job)
+            self._fresh.pop(key, None)
+            self._waiting[key] = each
+            self._waiting.move_to_end(key)
+        return wait
+
+    def _begin_page(self, each: _Job) -> None:
+        each.busy = True
+        task = asyncio.create_task(self._guarded(each), name=f"backfill {each.job.stream_id}")
+        self._running.add(task)
+        task.add_done_callback(partial(self._ended, each))
 
     def _wait_for_room(self) -> float:
         """Seconds until the budget has room for a page beside what is left to others."""
@@ -398,6 +444,7 @@ class Backfill:
         self.bars += len(bars)
         if each.job is asked:
             each.job = job
+            self._put_in_line(each)
             if job.done:
                 self.on_done(job.stream_id)
         else:
@@ -406,7 +453,8 @@ class Backfill:
 
     def _write(self, bars: list[Bar], job: BackfillJob) -> int:
         """The bars first: a kill in between has them fetched again, which changes nothing."""
-        changed = self._history.write_bars(job.stream_id, job.resolution, bars)
+        with self.changing((job.stream_id, bar.open_time) for bar in bars):
+            changed = self._history.write_bars(job.stream_id, job.resolution, bars)
         self._history.write_job(job)
         return changed
 

@@ -1,7 +1,8 @@
 """MinuteBars: the 1m bars of the ticks, each a pure function of the ticks of its minute.
 
 Owned by the history sink's thread. In memory are the minutes being filled, as exact integers. A tick of any other
-minute, a late or a repaired one or the first after a restart, has its minute made anew from the stored ticks.
+minute, a late or a repaired one or the first after a restart, has its minute made anew from the stored ticks. Those
+that were made anew last are kept as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable
 from tradeback.model import MINUTE_NS, Bar, Tick
 
 MINUTES_KEPT = 2  # the newest of each symbol; late trades come within a second
+ANEW_KEPT = 2_000  # of those that were made anew, in all: repairs come to one minute again and again
 
 
 class MinuteBars:
@@ -32,6 +34,7 @@ class MinuteBars:
         self._precision = precision
         self._symbols: dict[int, _Symbol] = {}
         self._changed: dict[tuple[int, int], _Minute] = {}
+        self._anew: dict[tuple[int, int], _Minute] = {}  # none of these is in `_symbols`
         self.rebuilt = 0
 
     def add(self, tick: Tick) -> None:
@@ -52,15 +55,23 @@ class MinuteBars:
     def _minute(self, stream_id: int, symbol: _Symbol, start: int) -> _Minute:
         minute = symbol.minutes.get(start)
         if minute is None:
-            minute = symbol.minutes[start] = _Minute(start, 10 ** self._precision(stream_id))
-            # Nothing can be stored of a minute that is newer than all others.
-            if start <= symbol.newest:
-                for tick in self._stored(stream_id, start, start + MINUTE_NS):
-                    minute.add(tick)
-                self.rebuilt += 1
-            else:
-                symbol.newest = start
+            minute = self._anew.pop((stream_id, start), None)
+            if minute is None:
+                minute = self._made(stream_id, symbol, start)
+            symbol.minutes[start] = minute
         symbol.current = minute
+        return minute
+
+    def _made(self, stream_id: int, symbol: _Symbol, start: int) -> _Minute:
+        minute = _Minute(start, 10 ** self._precision(stream_id))
+        # Nothing can be stored of a minute that is newer than all others.
+        if start > symbol.newest:
+            symbol.newest = start
+            return minute
+        for tick in self._stored(stream_id, start, start + MINUTE_NS):
+            minute.add(tick)
+        minute.anew = True
+        self.rebuilt += 1
         return minute
 
     def changed(self) -> list[tuple[int, Bar]]:
@@ -72,9 +83,13 @@ class MinuteBars:
         for stream_id in {stream_id for stream_id, _ in self._changed}:
             symbol = self._symbols[stream_id]
             if len(symbol.minutes) > MINUTES_KEPT:
-                newest = sorted(symbol.minutes)[-MINUTES_KEPT:]
-                symbol.minutes = {start: symbol.minutes[start] for start in newest}
+                for start in sorted(symbol.minutes)[:-MINUTES_KEPT]:
+                    minute = symbol.minutes.pop(start)
+                    if minute.anew:
+                        self._anew[stream_id, start] = minute
                 symbol.current = None
+        while len(self._anew) > ANEW_KEPT:
+            del self._anew[next(iter(self._anew))]
         for minute in self._changed.values():
             minute.changed = False
         self._changed.clear()
@@ -95,13 +110,15 @@ class _Minute:
     """One bar being made. Quantities are whole units of the quantity precision, so that the sum is exact."""
 
     __slots__ = (
-        "changed", "close", "close_id", "count", "end", "high", "low", "open", "open_id", "scale", "start", "units",
+        "anew", "changed", "close", "close_id", "count", "end", "high", "low", "open", "open_id", "scale", "start",
+        "units",
     )  # fmt: skip
 
     def __init__(self, start: int, scale: int) -> None:
         self.start = start
         self.end = start + MINUTE_NS
         self.scale = scale
+        self.anew = False  # whether it was made of stored ticks
         self.changed = False
         self.count = 0
         self.units = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record, drop_cursor, durable_places
@@ -26,9 +26,9 @@ WRITES_A_TTL = 3  # a price that does not change is written so often before it w
 
 class CacheSink(Sink):
     """`window` is how long trades are gathered, `quote_window` how often all rows are read, `price_ttl` how long the
-    cache keeps a price; in seconds. `level` gives a symbol's level as it was stored last.
+    cache keeps a price; in seconds.
 
-    It is a LevelTarget too.
+    It is a LevelTarget too, that wants to hear of stored levels: so it asks no store, and waits for none.
     """
 
     def __init__(
@@ -38,7 +38,6 @@ class CacheSink(Sink):
         window: float,
         cache: Cache,
         symbols: SymbolBook,
-        level: Callable[[int], EnigmaLevel | None],
         *,
         quote_window: float,
         price_ttl: float,
@@ -46,7 +45,6 @@ class CacheSink(Sink):
         super().__init__("cache", folder, stats, window)
         self._cache = cache
         self._symbols = symbols
-        self._level = level
         self._quote_window = quote_window
         self._write_all_every = price_ttl / WRITES_A_TTL
         self._table = TableRows(folder)
@@ -67,12 +65,7 @@ class CacheSink(Sink):
     def open(self) -> Mapping[str, int]:
         self._traded.clear()
         self._written.clear()
-        known = self._symbols.read()
-        for symbol in known:
-            if symbol.name not in self._levels and (level := self._level(symbol.stream_id)) is not None:
-                with self._lock:
-                    # One that is published meanwhile is younger.
-                    self._levels.setdefault(symbol.name, level)
+        self._symbols.read()
         with self._lock:
             self._unwritten.update(self._levels)
         self._write_everything()

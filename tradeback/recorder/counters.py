@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from tradeback.resources import RESOURCE_VALUES
+from tradeback.store.stats import problems
+from tradeback.store.timing import QUESTIONS
+
+# Modules that log, and `libraries`; what is of no module here is counted as `other`.
+COMPONENTS = (
+    *(
+        f"recorder.{name}"
+        for name in (
+            *("accounts_watch", "answers", "app", "backfill", "day_volumes", "history_sink", "indicators"),
+            *("kept_bars", "logins_cache"),
+            *("outbox", "repair", "replay", "sinks", "symbols", "watch"),
+        )
+    ),
+    *("store.announcements", "store.influx", "store.requests_nats"),
+    *("control", "recovery", "performance", "resources"),
+    *("commands.recorder", "commands.reloading", "libraries", "other"),
+)
+
 _VALUES = (
     ("ticks", "counter", "records of trades that were stored"),
     ("trades", "counter", "trades that these records stand for"),
@@ -26,6 +45,8 @@ _VALUES = (
     ("lag_cache", "gauge", "records of both journals that the cache sink has still to read"),
     ("prices_cached", "counter", "changed prices written to the cache"),
     ("levels_cached", "counter", "Enigma levels written to the cache"),
+    ("logins_cached", "gauge", "sessions that the cache has as they are"),
+    ("logins_cache_errors", "counter", "times that sessions could not be told to the cache"),
     ("prices_refused", "counter", "records of the journals whose price is no price"),
     ("gap_trades_open", "gauge", "trades in the gaps that may still be filled"),
     ("repair_steps", "counter", "times that a symbol's missing trades were looked for at the exchange"),
@@ -51,6 +72,9 @@ _VALUES = (
     ("requests_answered", "counter", "questions over the bus that were answered"),
     ("request_errors", "counter", "times that nobody could ask over the bus"),
     ("announcement_errors", "counter", "times that nobody could be heard who says so"),
+    ("repairs_next_seq", "gauge", "number that the next record of the repairs' journal gets: its position"),
+    *RESOURCE_VALUES,
+    *problems(COMPONENTS),
     *(
         (
             f"sink_{name}",
@@ -62,4 +86,17 @@ _VALUES = (
 )
 
 RECORDER_VALUES = tuple((index, *value) for index, value in enumerate(_VALUES))
-RECORDER_HISTOGRAMS = ((0, "commit", "one commit of a sink"),)
+
+
+def question(store: str, kind: str) -> str:
+    """The name of the histogram of these questions."""
+    return f'query{{store="{store}",kind="{kind}"}}'
+
+
+RECORDER_HISTOGRAMS = (
+    (0, "commit", "one commit of a sink"),
+    *(
+        (index, question(store, kind), "one question to a database or to Redis")
+        for index, (store, kind) in enumerate(QUESTIONS, 1)
+    ),
+)

@@ -41,6 +41,7 @@ class Coverage:
         for gap in gaps:
             stream = self._of(gap.stream_id)
             stream.add_gap(gap)
+            stream.gaps_told.add(gap.first_id)
             stream.gaps_touched.clear()
 
     def _of(self, stream_id: int) -> _Stream:
@@ -150,20 +151,24 @@ class Coverage:
                     at = bisect_left(stream.gap_firsts, first)
                     if at < len(stream.gap_firsts) and stream.gap_firsts[at] == first:
                         gaps.append(stream.gaps[at])
-                    else:
+                        stream.gaps_told.add(first)
+                    elif first in stream.gaps_told:
                         filled.append((stream_id, first))
+                        stream.gaps_told.remove(first)
                 stream.gaps_touched.clear()
         return CoverageChanges(covered, dissolved, gaps, filled)
 
 
 class _Stream:
-    """One symbol: parallel lists, rising. `touched` are first ids of ranges that changed or are no more, `still_open`
-    and `unfillable` what `Coverage.count_gaps` says."""
+    """One symbol: parallel lists, rising. `touched` are first ids of ranges that changed or are no more, `gaps_told`
+    those of gaps that the history holds: one that shrinks id by id has many others in between. `still_open` and
+    `unfillable` are what `Coverage.count_gaps` says."""
 
     __slots__ = (
         "firsts",
         "gap_firsts",
         "gaps",
+        "gaps_told",
         "gaps_touched",
         "lasts",
         "still_open",
@@ -178,6 +183,7 @@ class _Stream:
         self.gaps: list[Gap] = []
         self.touched: set[int] = set()
         self.gaps_touched: set[int] = set()
+        self.gaps_told: set[int] = set()
         self.still_open = self.unfillable = 0
 
     def _count(self, gaps: Iterable[Gap], change: int) -> None:

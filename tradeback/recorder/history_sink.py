@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from operator import itemgetter
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class HistorySink(Sink):
     """`precision` gives the quantity precision of a stream id. `bars` false: none are made.
 
     `on_gaps` is called in the sink's thread after a commit that brought gaps that may be filled, beginnings among them,
-    with the stream ids that have them.
+    with the stream ids that have them. Bars are written within `changing`, which gets stream ids and opening times.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class HistorySink(Sink):
         *,
         bars: bool = True,
         enough: Enough = AT_ONCE,
+        changing: Callable[[Iterable[tuple[int, int]]], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         super().__init__("history", folder, stats, window, enough)
         self.on_gaps: Callable[[frozenset[int]], None] = lambda stream_ids: None
         self._history = history
         self._precision = precision
         self._with_bars = bars
+        self._changing = changing
         self._ticks: list[Tick] = []
         self._taken: Counter[str] = Counter()  # what will have been counted once the batch is stored
         self._coverage = Coverage({})
@@ -169,17 +172,18 @@ class HistorySink(Sink):
     def commit(self, places: Mapping[str, int]) -> None:
         changes = self._coverage.changes()
         minutes = self._bars.changed() if self._bars is not None else []
-        self._history.write(
-            HistoryBatch(
-                ticks=self._ticks,
-                minutes=minutes,
-                covered=changes.covered,
-                dissolved=changes.dissolved,
-                gaps=changes.gaps,
-                filled=changes.filled,
-                places=places,
+        with self._changing((stream_id, bar.open_time) for stream_id, bar in minutes):
+            self._history.write(
+                HistoryBatch(
+                    ticks=self._ticks,
+                    minutes=minutes,
+                    covered=changes.covered,
+                    dissolved=changes.dissolved,
+                    gaps=changes.gaps,
+                    filled=changes.filled,
+                    places=places,
+                )
             )
-        )
         self._committed = None
         if self._ticks:
             self.newest_ns = self._ticks[-1].ts_event

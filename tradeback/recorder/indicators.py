@@ -59,6 +59,7 @@ def enigma_message(symbol: str, level: EnigmaLevel) -> dict[str, Any]:
 class EnigmaSink(Sink):
     """Publishes a level when it changed, at most once a second a symbol, and the last change always: to the
     `targets` and into the store. While it is far behind nothing is published: what was true an hour ago is no news.
+    `keepers` are told at its start what is stored, too.
 
     A store that takes nothing keeps nobody else waiting: the latest level of each symbol is stored later.
     """
@@ -71,12 +72,14 @@ class EnigmaSink(Sink):
         history: History,
         symbols: SymbolBook,
         targets: Sequence[LevelTarget],
+        keepers: Sequence[LevelTarget] = (),
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__("indicators", folder, stats, window)
         self._history = history
         self._symbols = symbols
         self._targets = targets
+        self._keepers = keepers
         self._clock_ns = clock_ns
         self._levels = Levels(self._seed)
         self._loaded = False
@@ -166,16 +169,22 @@ class EnigmaSink(Sink):
             cursor.seek(stored)
 
     def _take_up(self) -> None:
-        """Take up where the last run was killed: a level may have changed and not been published."""
+        """Take up where the last run was killed: a level may have changed and not been published. Of a symbol that
+        never had one, the newest trade may be stored already, and not be read here any more."""
         now_ns = self._clock_ns()
+        stored = self._history.covered()
         for symbol in self._symbols.read():
             level = self._history.enigma(symbol.stream_id)
-            if level is None:
+            if level is not None:
+                since = level.ts_event
+                for keeper in self._keepers:
+                    keeper.publish(symbol.name, level)
+            elif symbol.stream_id in stored:
+                since = self._history.newest_tick(symbol.stream_id)
+            else:
                 continue
             self._names[symbol.stream_id] = symbol.name
-            for tick in self._history.ticks(
-                symbol.stream_id, level.ts_event, FAR_FUTURE_NS, limit=TICKS_AT_START
-            ):
+            for tick in self._history.ticks(symbol.stream_id, since, FAR_FUTURE_NS, limit=TICKS_AT_START):
                 self._levels.trade(tick.stream_id, tick.price, tick.ts_event, tick.flags, now_ns)
 
     def _seed(self, stream_id: int) -> Seed:

@@ -28,7 +28,6 @@ from tradeback.exchange.rest import ExchangeRest, RefusedError
 from tradeback.exchange.rows import AggTradeRow
 from tradeback.model import MINUTE_NS, Gap, Symbol, Tick
 from tradeback.recorder.aggregates import Place, find, place_after
-from tradeback.recorder.neighbours import neighbours
 from tradeback.recorder.walk import (
     TIME_SLACK_NS,
     Bounds,
@@ -86,6 +85,7 @@ class _Stream:
     served: int = 0  # when it had its last turn
     after: int = -1  # the gap to begin behind, for one that fails must not keep the others from their turn
     place: Place | None = None
+    near: int = 0  # when what was looked at last was traded, unix ns by the exchange's clock
     absent: dict[Range, float] = field(default_factory=dict)  # when the exchange first passed over these ids
 
 
@@ -304,9 +304,12 @@ class Repair:
         """Ask for the trades from the beginning of `gap` on, and append what they say of `gaps`, the symbol's that are
         open from there on."""
         await self._clock.ask()
+        beside = self._history.beside
         before, after = await asyncio.to_thread(
-            neighbours, self._history, gap.stream_id, gap.first_id, gap.last_id
+            beside, gap.stream_id, gap.first_id, gap.last_id, (gap.ts_event, stream.near)
         )
+        if before is not None or after is not None:
+            stream.near = max(tick.ts_event for tick in (before, after) if tick is not None)
         first = await self._wanted_from(symbol, stream, gap, before, after)
         if first > gap.last_id:
             return
@@ -318,7 +321,7 @@ class Repair:
         answer = walk(rows, missing, first)
         if answer.through > gap.last_id:
             _, after = await asyncio.to_thread(
-                neighbours, self._history, gap.stream_id, first, answer.through
+                beside, gap.stream_id, first, answer.through, (rows[-1].ts_event,)
             )
         bounds = Bounds.between(before, after, self._clock.now_ns())
         for row in [*answer.whole, *(row for row, _ in answer.partial)]:

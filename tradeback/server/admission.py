@@ -75,6 +75,7 @@ class Admission:
         self._sessions = sessions
         self._secret = secret
         self.draining = False  # the server ends: nobody is let in
+        self.no_memory = False  # close to its ceiling: no further client is let in
         self.reload(config, cors)
 
     def reload(self, config: WebSocketConfig, cors: CorsConfig | None) -> None:
@@ -172,6 +173,13 @@ class Admission:
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "too_many_clients",
                 f"{self._config.max_clients} clients are connected, which is the limit",
+                Retry_After="10",
+            )
+        if self.no_memory:
+            return refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "no_memory",
+                "the server's memory is used up: connect again later",
                 Retry_After="10",
             )
         return None

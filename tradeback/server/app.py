@@ -22,16 +22,19 @@ from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
 from tradeback.control import SERVER_SOCKET, ControlSocket
 from tradeback.errors import CloseCode, ConfigError, DataFolderError
+from tradeback.log import change_level, count_problems, keep_problems
 from tradeback.model import Symbol
 from tradeback.performance import tell_performance
 from tradeback.recovery import bring_up
+from tradeback.resources import Resources
 from tradeback.server.carried import CarriedSymbols
 from tradeback.server.control import ControlHandlers
-from tradeback.server.counters import SERVER_VALUES
+from tradeback.server.counters import COMPONENTS, SERVER_VALUES, tell_levels
 from tradeback.server.draining import drain
 from tradeback.server.feed import Feeds
 from tradeback.server.hub import Hub
 from tradeback.server.upkeep import Upkeep
+from tradeback.store.stats import problem
 
 log = structlog.get_logger(__name__)
 
@@ -112,7 +115,7 @@ class Server:
                 self.carried,
                 self.hub,
             )
-            control = ControlSocket(self._folder / SERVER_SOCKET, handlers.by_type())
+            control = ControlSocket(self._folder / SERVER_SOCKET, {**handlers.by_type(), "log": change_level})
             stack.push_async_callback(control.stop)
             await control.start()
             upkeep = Upkeep(self.ingest, self._config.journal.segment_bytes, self._after_reads)
@@ -129,6 +132,12 @@ class Server:
                 name="performance",
             )
             stack.callback(telling.cancel)
+            levels = asyncio.create_task(tell_levels(self.feeds, self.ingest, self.stats), name="levels")
+            stack.callback(levels.cancel)
+            resources = Resources(self._config, self._folder, self.stats.put, self.hub.memory_is_used_up)
+            resources.tell_at_start(self._config.websocket.max_clients, self._folder / "journal")
+            watching = asyncio.create_task(resources.watch(), name="resources")
+            stack.callback(watching.cancel)
             ready(self.addresses())
             await stop.wait()
             await drain(self.hub, self._config.websocket.drain)
@@ -178,6 +187,8 @@ class Server:
         stack.callback(self._close_journal_and_table)
         self.stats = Stats.create(self._folder / "stats" / "server", "server", SERVER_VALUES)
         stack.callback(self.stats.close)
+        count_problems(lambda component, level: self.stats.increase(problem(COMPONENTS, component, level)))
+        stack.callback(keep_problems)
         bring_up(self.table, table_path, self.journal, self._symbols)
         self.journal.append_start(time.time_ns())
 

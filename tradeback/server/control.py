@@ -40,6 +40,8 @@ class ControlHandlers:
         self._carried = carried
         self._hub = hub
         self._started = time.monotonic()
+        self._watched: set[str] = set()  # on watchlists, as the recorder said
+        self._by_hand: set[str] = set()
         self._pins: set[str] = set()  # of the parts so far
         self._next_pins = 1
 
@@ -86,13 +88,21 @@ class ControlHandlers:
         carried = self._carried
         if "symbols" not in message:
             add, drop = names(message, "pin", "add"), names(message, "pin", "drop")
+            # Anybody may pin beside the recorder, which says `watched`: neither drops what the other wants.
+            mine, others = (
+                (self._watched, self._by_hand)
+                if message.get("watched") is True
+                else (self._by_hand, self._watched)
+            )
+            mine.update(add)
+            mine.difference_update(drop)
             unknown = carried.pin_more(add)
-            carried.unpin(set(drop) - self._configured)
+            carried.unpin(set(drop) - self._configured - others)
             return {"type": "pinned", "unknown": unknown}
         symbols = names(message, "pin", "symbols")
         part, parts = place(message)
         if part == 1:
-            self._pins = set(self._configured)
+            self._pins = set()
         elif part != self._next_pins:
             raise ProtocolError("bad_part", f"part {part} of the pins came out of turn: begin with part 1")
         self._pins.update(symbols)
@@ -100,8 +110,8 @@ class ControlHandlers:
         self._next_pins = part + 1
         if part == parts:
             self._next_pins = 1
-            carried.unpin(carried.pinned - self._pins)
-            self._pins = set()
+            self._watched, self._pins = self._pins, set()
+            carried.unpin(carried.pinned - self._watched - self._by_hand - self._configured)
         return {"type": "pinned", "unknown": unknown}
 
     def _learn(self, message: dict[str, Any]) -> dict[str, Any]:

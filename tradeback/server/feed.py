@@ -66,6 +66,7 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._delays = backoff_delays(config.reconnect_interval)
         self._refusals = Refusals()
+        self._heard_ns = 0
         self._at_once: float | None = None  # when it was last tried again at once, in the loop's time
         self._renewed: float | None = None  # when a renewal was last asked for
         self._missed_from = 0  # last message of the connection beside which others brought trades
@@ -79,6 +80,12 @@ class Feed:
     def last_message_ns(self) -> int:
         """Monotonic time of the last market message, 0 where none came yet on this connection."""
         return self._current.listener.last_market_ns if self._current is not None else 0
+
+    @property
+    def heard_ns(self) -> int:
+        """Monotonic time of the last market message on any connection, 0 where none ever came."""
+        self._heard_ns = max(self._heard_ns, self.last_message_ns)
+        return self._heard_ns
 
     def describe(self) -> dict[str, object]:
         """The state of this feed for the control socket."""

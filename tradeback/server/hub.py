@@ -158,6 +158,10 @@ class Hub:
         """Let nobody in any more, and say so to health checks: 503 either way."""
         self._admission.draining = True
 
+    def memory_is_used_up(self, used_up: bool) -> None:
+        """Let no further client in as long as this is so: those who are there are served."""
+        self._admission.no_memory = used_up
+
     async def stop(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
         """Accept nobody, close all with `code`, and cut those who do not answer."""
         self._stopping = True

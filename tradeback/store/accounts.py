@@ -399,6 +399,9 @@ class SqlAccounts:
             for user_id, patterns in rows
         ]
 
+    def counts(self) -> dict[str, int]:
+        return {} if self._announcements is None else self._announcements.counts()
+
     def close(self) -> None:
         if self._announcements is not None:
             self._announcements.close()

@@ -155,6 +155,14 @@ class History(Protocol):
         """Ticks by rising (time, id), read in pages so that a long range takes little memory."""
         ...
 
+    def beside(
+        self, stream_id: int, first: int, last: int, near: Iterable[int]
+    ) -> tuple[Tick | None, Tick | None]:
+        """The tick before the missing ids first..last and the one after them; None where there is none. `near` is
+        when they may have been traded, unix ns, the likeliest time first: no more than a help, for it may be wrong.
+        """
+        ...
+
     def newest_tick(self, stream_id: int) -> int:
         """The time of a symbol's newest tick, unix ns; 0 where there is none."""
         ...
@@ -332,6 +340,10 @@ class Accounts(Protocol):
         they were at that version or later. Sessions that merely expired are no change."""
         ...
 
+    def counts(self) -> dict[str, int]:
+        """What is counted of telling other machines of changes: as `Announcements.counts`, empty where none is told."""
+        ...
+
     def close(self) -> None:
         """Close the connections; the accounts cannot be used afterwards."""
 
@@ -394,12 +406,28 @@ class CachedBars(NamedTuple):
     bars: list[Bar]
 
 
+class KeptBars(NamedTuple):
+    """Bars out of a cache, None where none are kept that hold; and the version under which such may be kept that are
+    read from the history from now on, None where none may."""
+
+    bars: CachedBars | None
+    version: str | None
+
+
 class Update(NamedTuple):
     """One price update of the stream. `place` orders updates; those after it are read by giving it."""
 
     place: str
     symbol: str
     price: Price
+
+
+class Login(NamedTuple):
+    """A session as other programs find it: whose, when it ends (unix seconds), and what its user watches."""
+
+    user_id: int
+    expires_at: int
+    symbols: frozenset[str]
 
 
 class Cache(Protocol):
@@ -439,16 +467,45 @@ class Cache(Protocol):
         """The level as it was written; None where none was."""
         ...
 
-    def write_bars(self, symbol: str, resolution: str, bars: CachedBars) -> None:
-        """Keep the answer to a question for bars for a while, in the place of one that was kept before."""
+    def bars(self, symbol: str, resolution: str) -> KeptBars:
+        """The bars that were kept last, where they have not expired, somebody vouches for them, and none of the symbol
+        was said to change since."""
         ...
 
-    def bars(self, symbol: str, resolution: str) -> CachedBars | None:
-        """The bars that were kept last, where they have not expired."""
+    def write_bars(self, symbol: str, resolution: str, bars: CachedBars, version: str) -> None:
+        """Keep the answer to a question for bars for a while, in the place of one that was kept before. `version` is
+        what `bars` told before the history was asked."""
         ...
 
-    def drop_bars(self, symbol: str) -> None:
-        """Forget the bars of a symbol, at every resolution, since stored bars changed."""
+    def clock_ms(self) -> int:
+        """The cache's own clock, unix ms."""
+        ...
+
+    def vouch_for_bars(self, epoch: str, until_ms: int, *, begin: bool) -> bool:
+        """Vouch for the bars of an epoch until that time of the cache's clock; `begin`: it is new, bars of others hold
+        no longer. False where it is not new, and the cache does not know of it any more."""
+        ...
+
+    def bars_change(self, symbols: Sequence[str], epoch: str) -> None:
+        """Stored bars of these symbols are about to change: from here on none is kept or served."""
+        ...
+
+    def bars_changed(self, symbols: Sequence[str], epoch: str) -> None:
+        """They have: bars may be kept again."""
+        ...
+
+    def write_logins(self, logins: Mapping[bytes, Login], lasts: float, now: float) -> None:
+        """Tell of sessions, by the SHA-256 of their tokens, for `lasts` seconds from `now` (unix seconds), but not
+        longer than each lasts. A session and its watchlist change in one step. A trip takes at most a hundred."""
+        ...
+
+    def login(self, token_hash: bytes) -> Login | None:
+        """A session that was told of and neither dropped nor expired. What the accounts say of it holds, not this: a
+        logout may be on its way here."""
+        ...
+
+    def drop_logins(self, token_hashes: Iterable[bytes]) -> None:
+        """These sessions have ended. Also where the cache is full."""
         ...
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from tradeback.config.sections import MysqlConfig
 from tradeback.errors import DataFolderError
 from tradeback.store import mysql, sqlite
+from tradeback.store.timing import timed
 
 UNDONE_TRIES = 6
 UNDONE_PAUSE_S = 0.01  # doubled with each try, and less at random, so that two do not meet again
@@ -53,14 +54,14 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A connection to read by; what it reads is of one moment, that of the first statement."""
-        with self.plain_errors(), self.engine.connect() as connection:
+        with timed("database", "read"), self.plain_errors(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def change(self) -> Iterator[Connection]:
         """A transaction: all of it is done, or none where it raises. What a store changes begins with a write to a
         row of its own, so that from there to the end it is the only one that does."""
-        with self.plain_errors(), self.engine.begin() as connection:
+        with timed("database", "write"), self.plain_errors(), self.engine.begin() as connection:
             yield connection
 
     def close(self) -> None:

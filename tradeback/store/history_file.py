@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tradeback.errors import DataFolderError
 from tradeback.store.sqlite import LOCK_PATIENCE_S, plain_errors
+from tradeback.store.timing import timed
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x54424831  # "TBH1": tells our files from another program's
@@ -99,7 +100,7 @@ class HistoryFile:
             raise DataFolderError(
                 f"The history {self.place} was opened for reading alone: nothing can be stored"
             )
-        with self._lock, plain_errors(self.place, torn=TORN):
+        with timed("history", "write"), self._lock, plain_errors(self.place, torn=TORN):
             connection = self._usable(self._writer)
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -122,7 +123,7 @@ class HistoryFile:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection that reads; a transaction that is left open ends with it."""
-        with plain_errors(self.place, torn=TORN):
+        with timed("history", "read"), plain_errors(self.place, torn=TORN):
             try:
                 connection = self._idle.pop()
             except IndexError:

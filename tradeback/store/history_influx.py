@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -23,9 +24,11 @@ from tradeback.config.sections import HistoryConfig
 from tradeback.errors import HistoryError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Range, Tick, without
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
+from tradeback.store.beside import search
 from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_sqlite import SqliteHistory
-from tradeback.store.influx import FIRST_NS, LAST_NS, Influx
+from tradeback.store.influx import FIRST_NS, LAST_NS, Influx, nanoseconds
+from tradeback.store.influx_beside import NotNearError, beside_near
 from tradeback.store.influx_gaps import ALL_GAPS, GAPS, filled_line, gap_line, gaps_of, key_of
 from tradeback.store.influx_points import (
     COUNT,
@@ -34,9 +37,9 @@ from tradeback.store.influx_points import (
     NEWEST_BY_SYMBOL,
     POINTS,
     POINTS_A_MILLISECOND,
+    Points,
     bar_line,
     bars_of,
-    by_time,
     first_id_of,
     level_line,
     level_of,
@@ -153,9 +156,7 @@ class InfluxHistory:
 
     def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
         self._check_writable()
-        self._influx.write(
-            b"".join(level_line(self._key("enigma", level.stream_id), level) for level in levels)
-        )
+        self._influx.write(*(level_line(self._key("enigma", level.stream_id), level) for level in levels))
 
     def write_job(self, job: BackfillJob) -> None:
         length_of(job.resolution)
@@ -204,7 +205,9 @@ class InfluxHistory:
     ) -> list[Gap]:
         if self._optional_book is not None or stream_id is None:
             return self._book.gaps(stream_id, open_only=open_only, first_id=first_id, limit=limit)
-        points = gaps_of(self._points("gaps", stream_id, FIRST_NS, LAST_NS, flux=GAPS))
+        points = gaps_of(
+            self._influx.query(GAPS, **self._of(stream_id), measurement="gaps", start=FIRST_NS, stop=LAST_NS)
+        )
         found = [
             gap._replace(stream_id=stream_id)
             for gap in points.values()
@@ -251,12 +254,42 @@ class InfluxHistory:
             left -= 1
             yield heappop(waiting)[2]
 
+    def beside(
+        self, stream_id: int, first: int, last: int, near: Iterable[int]
+    ) -> tuple[Tick | None, Tick | None]:
+        """Takes three questions where the first time is right, one more for each that is wrong, and some dozen where
+        all are."""
+
+        def ask(flux: str, start: int, stop: int, **ids: int) -> Iterator[dict[str, str]]:
+            return self._influx.query(
+                flux,
+                **self._of(stream_id),
+                measurement="trades",
+                start=_within(start),
+                stop=_within(stop),
+                **ids,
+            )
+
+        for time in near:
+            with suppress(NotNearError):
+                return beside_near(ask, stream_id, first, last, time)
+        return search(self, stream_id, first, last)
+
+    def some_tick_from(self, stream_id: int, time: int) -> Tick | None:
+        """The first of a symbol's ticks from a time on, by the times of their points, which are up to a millisecond
+        above their own: one question tells, unless the point is being written."""
+        points = self._points("trades", stream_id, time, LAST_NS, flux=FIRST)
+        found = next(ticks_of(stream_id, points), None)
+        if found is not None or not points:
+            return found
+        return next(self.ticks(stream_id, time, LAST_NS, 1), None)
+
     def newest_tick(self, stream_id: int) -> int:
         last = self._last("trades", stream_id)
         if last is None:
             return 0
-        rows = self._points("trades", stream_id, last - POINTS_A_MILLISECOND, last + 1)
-        return max((tick.ts_event for tick in ticks_of(stream_id, rows)), default=0)
+        points = self._points("trades", stream_id, last - POINTS_A_MILLISECOND, last + 1)
+        return max((tick.ts_event for tick in ticks_of(stream_id, points)), default=0)
 
     def bars(
         self, stream_id: int, resolution: str, start: int, end: int, limit: int | None = None
@@ -312,7 +345,7 @@ class InfluxHistory:
         batch that was cut off, they are brought up to it before."""
         book = self._book
         if not self._gaps_agree:
-            self._influx.write(b"".join(self._disagreeing(book)))
+            self._influx.write(*self._disagreeing(book))
         self._gaps_agree = not (batch.gaps or batch.filled)
         first_ids = [*batch.filled, *((gap.stream_id, gap.first_id) for gap in batch.gaps)]
         stored = [gap for one in first_ids for gap in book.gaps(one[0], first_id=one[1], limit=1)]
@@ -367,7 +400,7 @@ class InfluxHistory:
 
     def _store(self, lines: Iterable[bytes], minutes: Mapping[int, Sequence[Bar]]) -> None:
         """Write the lines; the 1m bars among them are known to be stored from then on."""
-        self._influx.write(b"".join(lines))
+        self._influx.write(*lines)
         for stream_id, bars in minutes.items():
             recent = self._recent.setdefault(stream_id, {})
             recent |= {bar.open_time: bar for bar in bars}
@@ -420,7 +453,7 @@ class InfluxHistory:
                     }
                     key = point_key(measurement(resolution), self._exchange, symbol)
                     lines += [bar_line(key, bar) for bar in _better(bars, there)]
-            self._influx.write(b"".join(lines))
+            self._influx.write(*lines)
 
     def _stored_of(self, symbol: str, resolution: str, start: int, end: int) -> list[Bar]:
         stored = bars_of(self._points(measurement(resolution), symbol, start, end))
@@ -428,16 +461,16 @@ class InfluxHistory:
 
     # ---- questions
 
-    def _points(
-        self, name: str, of: int | str, start: int, end: int, *, flux: str = POINTS
-    ) -> Iterator[dict[str, str]]:
+    def _of(self, of: int | str) -> dict[str, str]:
+        """The parameters that name a symbol, by its stream id or its name."""
+        symbol = of if isinstance(of, str) else self._symbol_of(of)
+        return {"exchange": self._exchange, "symbol": symbol}
+
+    def _points(self, name: str, of: int | str, start: int, end: int, *, flux: str = POINTS) -> Points:
         start, end = _within(start), _within(end)
         if start >= end:
-            return iter(())
-        symbol = of if isinstance(of, str) else self._symbol_of(of)
-        return self._influx.query(
-            flux, measurement=name, exchange=self._exchange, symbol=symbol, start=start, stop=end
-        )
+            return {}
+        return self._influx.points(flux, **self._of(of), measurement=name, start=start, stop=end)
 
     def _of_exchange(self, name: str, flux: str) -> Iterator[dict[str, str]]:
         return self._influx.query(
@@ -446,19 +479,17 @@ class InfluxHistory:
 
     def _last(self, name: str, of: int | str) -> int | None:
         """The time of the newest point, None where there is none."""
-        times = by_time(self._points(name, of, FIRST_NS, LAST_NS, flux=LAST))
-        return max(times) if times else None
+        return max(self._points(name, of, FIRST_NS, LAST_NS, flux=LAST), default=None)
 
     def _first_from(self, name: str, stream_id: int, start: int, stop: int) -> int:
         """The time of the first point from `start` on; `stop` where there is none before it."""
-        times = by_time(self._points(name, stream_id, start, stop, flux=FIRST))
-        return min(times) if times else stop
+        return min(self._points(name, stream_id, start, stop, flux=FIRST), default=stop)
 
     def _newest_by_symbol(self, name: str) -> dict[str, int]:
         newest: dict[str, int] = {}
         for row in self._of_exchange(name, NEWEST_BY_SYMBOL):
-            for time in by_time([row]):
-                newest[row["symbol"]] = max(newest.get(row["symbol"], FIRST_NS), time)
+            time = nanoseconds(row["_time"])
+            newest[row["symbol"]] = max(newest.get(row["symbol"], FIRST_NS), time)
         return newest
 
     def _delete(self, name: str, before: int) -> int:

@@ -19,6 +19,7 @@ from tradeback.config.sections import HistoryConfig
 from tradeback.errors import ConfigError, DataFolderError
 from tradeback.model import MINUTE_NS, RESOLUTIONS, Bar, EnigmaLevel, Gap, Range, Tick
 from tradeback.store.base import BackfillJob, HistoryBatch, OpenGaps
+from tradeback.store.beside import search
 from tradeback.store.fold import coarser_intervals, fold, with_current
 from tradeback.store.history_file import HistoryFile
 from tradeback.store.rules import FIRST, LAST, check_opening, length_of, row_limit, too_old_before
@@ -125,6 +126,15 @@ class SqliteHistory:
             left -= asked
             last = Tick._make(page[-1])
             after = (last.ts_event, last.trade_id)
+
+    def beside(
+        self, stream_id: int, first: int, last: int, near: Iterable[int]
+    ) -> tuple[Tick | None, Tick | None]:
+        return search(self, stream_id, first, last)  # which is quick in a file
+
+    def some_tick_from(self, stream_id: int, time: int) -> Tick | None:
+        """The first of a symbol's ticks from a time on."""
+        return next(self.ticks(stream_id, time, LAST, 1), None)
 
     def newest_tick(self, stream_id: int) -> int:
         with self._file.reading() as connection:

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple, NoReturn
@@ -26,12 +26,16 @@ from urllib3.exceptions import HTTPError
 
 from tradeback.config.sections import InfluxConfig
 from tradeback.errors import HistoryError
+from tradeback.store.timing import timed
 
 log = structlog.get_logger(__name__)
 
 # What fits into an i64 and into InfluxDB, which keeps the ends of the range for itself.
 FIRST_NS, LAST_NS = -(2**63) + 2, 2**63 - 2
 WRITE_BYTES = 4 << 20  # of one request, before it is packed
+# Of one request: each week is a shard, and InfluxDB gives up a request after 10 s in which it may have to make them.
+WEEKS_AT_ONCE = 8
+WEEK_NS = 7 * 86_400 * 1_000_000_000
 # The fastest level: the driver's own, 9, takes nine times as long, 8 us a tick, for a tenth less.
 PACKED = 1
 SAID = 300  # characters of an answer or a line, in messages
@@ -83,14 +87,16 @@ class Influx:
         self._tell_from = float("-inf")
         self.refused = 0  # points that were not taken, since this was opened
 
-    def write(self, lines: bytes) -> None:
-        """Write lines of the line protocol, each with its time in ns; they can be read when this returns.
+    def write(self, *lines: bytes) -> None:
+        """Write lines of the line protocol, each with its time in ns; they can be read when this returns. What is given
+        as one piece should lie within some weeks: pieces are put into as many requests as that takes.
 
         Points that InfluxDB refuses for what they are, such as a field of another type than is stored, or a time
         before the bucket's retention, are told in the log and counted in `refused`; all others are written.
         """
         self._check_open()
-        found = [refused for part in _parts(lines) for refused in self._write_part(part)]
+        with timed("history", "write"):
+            found = [refused for part in _requests(lines) for refused in self._write_part(part)]
         if found:
             self._tell(found)
 
@@ -136,18 +142,40 @@ class Influx:
 
     def query(self, flux: str, **parameters: str | int | float) -> Iterator[dict[str, str]]:
         """The rows of a query in their order, all tables one after the other. `bucket` is a parameter of each."""
+        text = self._ask(flux, parameters)
+        return (dict(zip(names, row, strict=True)) for names, row in self._read(text))
+
+    def points(self, flux: str, **parameters: str | int | float) -> dict[int, dict[str, str]]:
+        """The fields of each point that a query brings, by the point's time, unix ns. Its rows have `_time`, `_field`
+        and `_value`; these are many, so no dictionary is made of each."""
+        found: dict[str, dict[str, str]] = {}
+        known: list[str] = []
+        for names, row in self._read(self._ask(flux, parameters)):
+            if names is not known:
+                known = names
+                time, field, value = map(names.index, ("_time", "_field", "_value"))
+            fields = found.get(row[time])
+            if fields is None:
+                found[row[time]] = {row[field]: row[value]}
+            else:
+                fields[row[field]] = row[value]
+        # InfluxDB writes a time in one way, and each comes once for each field.
+        return {nanoseconds(time): fields for time, fields in found.items()}
+
+    def _ask(self, flux: str, parameters: Mapping[str, str | int | float]) -> str:
+        """The answer to a query."""
         self._check_open()
         try:
-            answer = self._querying.query_raw(
-                flux, dialect=_DIALECT, params={"bucket": self._config.bucket, **parameters}
-            )
-            try:
-                text = answer.read().decode()
-            finally:
-                answer.release_conn()
+            with timed("history", "read"):
+                answer = self._querying.query_raw(
+                    flux, dialect=_DIALECT, params={"bucket": self._config.bucket, **parameters}
+                )
+                try:
+                    return answer.read().decode()  # type: ignore[no-any-return]
+                finally:
+                    answer.release_conn()
         except (ApiException, HTTPError, OSError) as error:
             self._fail(error)
-        return self._rows(text)
 
     def check(self) -> None:
         """Return where it answers and lets this token read the bucket."""
@@ -159,7 +187,8 @@ class Influx:
         self._check_open()
         start, stop = (_rfc3339(min(max(time, FIRST_NS), LAST_NS)) for time in (start_ns, end_ns - 1))
         try:
-            self._deleting.delete(start, stop, predicate, self._config.bucket)
+            with timed("history", "delete"):
+                self._deleting.delete(start, stop, predicate, self._config.bucket)
         except (ApiException, HTTPError, OSError) as error:
             self._fail(error)
 
@@ -168,7 +197,8 @@ class Influx:
         self._closed = True
         self._client.close()  # type: ignore[no-untyped-call]
 
-    def _rows(self, text: str) -> Iterator[dict[str, str]]:
+    def _read(self, text: str) -> Iterator[tuple[list[str], list[str]]]:
+        """Each row of an answer, with the names of its columns."""
         names: list[str] = []
         # Tables of other columns follow an empty line, with a header of their own.
         for row in csv.reader(io.StringIO(text)):
@@ -181,7 +211,7 @@ class Influx:
             elif "error" in names:
                 raise HistoryError(f"InfluxDB at {self.place} broke off a query: {row[names.index('error')]}")
             else:
-                yield dict(zip(names, row, strict=True))
+                yield names, row
 
     def _check_open(self) -> None:
         if self._closed:
@@ -232,6 +262,23 @@ def _rfc3339(time_ns: int) -> str:
     date = datetime.fromordinal(datetime(1970, 1, 1).toordinal() + day)
     hours, minutes = divmod(of_day // 60, 60)
     return f"{date:%Y-%m-%d}T{hours:02}:{minutes:02}:{of_day % 60:02}.{rest:09}Z"
+
+
+def _requests(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in pieces for one request each: of some megabytes and some weeks."""
+    gathered: list[bytes] = []
+    size, weeks = 0, set[int]()
+    for piece in pieces:
+        if not piece:
+            continue
+        week = int(piece[piece.rindex(b" ") :]) // WEEK_NS
+        if gathered and (size + len(piece) > WRITE_BYTES or len(weeks | {week}) > WEEKS_AT_ONCE):
+            yield from _parts(b"".join(gathered))
+            gathered, size, weeks = [], 0, set()
+        gathered.append(piece)
+        size += len(piece)
+        weeks.add(week)
+    yield from _parts(b"".join(gathered))
 
 
 def _parts(lines: bytes) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """How ticks, bars and Enigma levels are points in InfluxDB, and the questions that bring them back.
 
-A question answers one table a field, each by rising time, which `by_time` puts together: Flux's own `pivot` takes
-several times as long.
+A question answers one table a field, each by rising time, which `Influx.points` puts together: Flux's own `pivot`
+takes several times as long. Points are the fields of each, by its time in unix ns.
 """
 
 from __future__ import annotations
@@ -67,25 +67,28 @@ def level_line(key: bytes, level: EnigmaLevel) -> bytes:
     )
 
 
-def by_time(rows: Iterable[Mapping[str, str]]) -> dict[int, dict[str, str]]:
-    """The fields of each point, by its time."""
+Points = Mapping[int, Mapping[str, str]]
+
+
+def by_time(rows: Iterable[Mapping[str, str]]) -> Points:
+    """The points of rows, where those came with others."""
     points: dict[int, dict[str, str]] = {}
     for row in rows:
         points.setdefault(nanoseconds(row["_time"]), {})[row["_field"]] = row["_value"]
     return points
 
 
-def whole(rows: Iterable[Mapping[str, str]], fields: frozenset[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def whole(points: Points, fields: frozenset[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The points that have all their fields. InfluxDB reads one field after the other: of a point that is written
     meanwhile some come and others do not, so it is not there yet."""
-    for time, point in by_time(rows).items():
+    for time, point in points.items():
         if fields <= point.keys():
             yield time, point
 
 
-def ticks_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> Iterator[Tick]:
+def ticks_of(stream_id: int, points: Points) -> Iterator[Tick]:
     """Ticks in no order."""
-    for time, fields in whole(rows, TICK_FIELDS):
+    for time, fields in whole(points, TICK_FIELDS):
         trade_id = int(fields["sequence"])
         yield Tick(
             stream_id,
@@ -105,7 +108,7 @@ def first_id_of(tick: Tick) -> int:
     return tick.trade_id if tick.flags & SPARSE else tick.trade_id - tick.trade_count + 1
 
 
-def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
+def bars_of(points: Points) -> dict[int, Bar]:
     """Bars by opening time."""
     return {
         time: Bar(
@@ -117,14 +120,14 @@ def bars_of(rows: Iterable[Mapping[str, str]]) -> dict[int, Bar]:
             float(fields["volume"]),
             int(fields["trade_count"]),
         )
-        for time, fields in whole(rows, BAR_FIELDS)
+        for time, fields in whole(points, BAR_FIELDS)
     }
 
 
-def level_of(stream_id: int, rows: Iterable[Mapping[str, str]]) -> EnigmaLevel | None:
+def level_of(stream_id: int, points: Points) -> EnigmaLevel | None:
     """The newest level; None where there is none. Where all prices were one, a level has no `level` to wait for."""
     newest = None
-    for time, fields in whole(rows, LEVEL_FIELDS):
+    for time, fields in whole(points, LEVEL_FIELDS):
         ath, atl = float(fields["ath"]), float(fields["atl"])
         if (newest is None or time > newest.ts_event) and ("level" in fields or ath == atl):
             level = float(fields["level"]) if "level" in fields else None

@@ -17,7 +17,7 @@ from tradeback.model import DAY_NS, MINUTE_NS, Range, without
 from tradeback.store.base import HistoryBatch
 from tradeback.store.influx import FIRST_NS, LAST_NS, Influx, nanoseconds
 from tradeback.store.influx_gaps import ALL_GAPS, gaps_of
-from tradeback.store.influx_points import NEWEST_BY_SYMBOL, OF_EXCHANGE, SPARSE, whole
+from tradeback.store.influx_points import NEWEST_BY_SYMBOL, OF_EXCHANGE, SPARSE, by_time, whole
 
 log = structlog.get_logger(__name__)
 
@@ -137,7 +137,7 @@ def _by_symbol(rows: Rows) -> dict[str, list[_Ids]]:
 
 
 def _ids(rows: Rows) -> Iterator[_Ids]:
-    for time, fields in whole(rows, _ID_FIELDS):
+    for time, fields in whole(by_time(rows), _ID_FIELDS):
         last, sparse = int(fields["sequence"]), bool(int(fields["flags"]) & SPARSE)
         first = last if sparse else last - int(fields["trade_count"]) + 1
         yield _Ids(first, last, sparse, time, float(fields["price"]))

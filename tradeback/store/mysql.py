@@ -156,5 +156,5 @@ def _plain(place: str, cause: BaseException | None) -> CatalogError | None:
             return None
         remedy = f"it says {getattr(cause, 'msg', None) or cause}"
     plain = CatalogError(f"The database {place} cannot be used: {remedy}")
-    plain.away = remedy in (_AWAY, _SLOW)
+    plain.away = remedy in (_AWAY, _SLOW, _STARTING, _BUSY, _REFUSED)
     return plain

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -132,6 +133,8 @@ class NatsConnection:
         except TimeoutError:
             future.cancel()
             raise BusError(f"{self.server} does not answer: see that it runs") from None
+        except CancelledError:
+            raise BusError(f"the connection to {self.server} was closed meanwhile") from None
 
     async def _tried(self, work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
         task = asyncio.current_task()

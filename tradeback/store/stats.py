@@ -1,6 +1,9 @@
 """Reads the mapped counters of another process, with `struct` only. Their layout stands in `_fast/stats.pyx`.
 
 A reading is a copy: each value is exact for some moment during it, but values are not of one moment.
+
+A name may end with labels, as Prometheus writes them: `problems{component="control",level="error"}`. A gauge whose name
+ends with AT before that is a moment of this machine's monotonic clock, 0 where there was none yet: its age is told.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
@@ -19,7 +22,10 @@ from tradeback.errors import DataFolderError
 
 _MAGIC = b"TBSTATS1"
 _VERSION = 1
+AT = "_at_ns"
 _PREFIX = struct.Struct("<8sII")
+
+PROBLEMS = "warnings and errors that were logged, and those that were too many to be written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,21 @@ class Reading:
     running: bool
     values: Mapping[str, Value]
     histograms: Mapping[str, Histogram]
+
+
+def problems(components: Collection[str]) -> tuple[tuple[str, str, str], ...]:
+    """Name, kind and meaning of a counter of each component's warnings, and one of its errors. `other` must be among
+    the components."""
+    return tuple(
+        (f'problems{{component="{component}",level="{level}"}}', "counter", PROBLEMS)
+        for component in components
+        for level in ("warning", "error")
+    )
+
+
+def problem(components: Collection[str], component: str, level: str) -> str:
+    """The name of a counter of `problems`."""
+    return f'problems{{component="{component if component in components else "other"}",level="{level}"}}'
 
 
 def bucket_start(place: int) -> int:

@@ -88,7 +88,8 @@ def install(node: str) -> None:
         return
     beside = Path(node).parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     npm = [node, str(beside)] if beside.exists() else [str(shutil.which("npm"))]
-    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error", "--fetch-retries", "1"]
+    quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error", "--no-update-notifier"]
+    quiet += ["--fetch-retries", "1"]
     subprocess.run([*npm, "ci", *quiet], cwd=WEB, stdout=subprocess.DEVNULL, check=True)
     shutil.copy(LOCK, STAMP)
 

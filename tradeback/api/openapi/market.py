@@ -29,6 +29,7 @@ from tradeback.api.openapi.parts import (
 from tradeback.api.params import MAX_SECONDS
 from tradeback.api.symbols import MAX_LISTED, MAX_QUERY
 from tradeback.model import FIBONACCI, RESOLUTIONS
+from tradeback.resources import LEVELS, RESOURCES
 
 PRECISION: dict[str, Any] = {"type": "integer", "minimum": 0, "description": "digits behind the point"}
 STATE: dict[str, Any] = {"enum": ["ok", "unavailable"]}
@@ -114,13 +115,13 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     ),
     "Alive": object_of(status={"const": "ok"}),
     "Ready": object_of(
-        status={"enum": ["ok", "unavailable"]},
+        status={"enum": ["ok", "unavailable", "draining"]},
         components=object_of(catalog=STATE, history=STATE, prices=STATE),
     ),
     "Health": object_of(
         status={
             "enum": ["ok", "degraded", "unavailable"],
-            "description": "degraded: a process is not running, a sink fails, or the exchange is silent",
+            "description": "degraded: a process does not run or has too little, a sink fails, the exchange is silent",
         },
         components=also(
             object_of(
@@ -153,6 +154,16 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "description": "Those of a running recorder; `lag` is how many records a sink is behind",
             "propertyNames": {"enum": list(SINKS)},
             "additionalProperties": object_of(state={"enum": list(SINK_STATES.values())}, lag=COUNT),
+        },
+        resources={
+            "type": "object",
+            "description": "Of the API and each running process that shares its data folder, how much is left of each",
+            "propertyNames": {"enum": ["api", *PROCESSES]},
+            "additionalProperties": {
+                "type": "object",
+                "propertyNames": {"enum": list(RESOURCES)},
+                "additionalProperties": {"enum": list(LEVELS.values())},
+            },
         },
     ),
     "Document": object_of(False, openapi={"type": "string", "pattern": r"^3\.1\."}, paths={"type": "object"}),

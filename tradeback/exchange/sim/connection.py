@@ -32,6 +32,7 @@ class Connection(WSListener):
         self.unanswered_since: float | None = None
         self.closing = False
         self._ping_payload = b""
+        self._pong_counts = True
         self._arrivals: deque[float] = deque()
         self.transport: WSTransport | None = None
 
@@ -54,6 +55,11 @@ class Connection(WSListener):
             transport.send_close(frame.get_close_code())
             transport.disconnect()
             return
+        answers = frame.msg_type is WSMsgType.PONG and frame.get_payload_as_bytes() == self._ping_payload
+        if answers:
+            self.unanswered_since = None
+            if not self._pong_counts:
+                return
         now = time.monotonic()
         arrivals = self._arrivals
         arrivals.append(now)
@@ -66,9 +72,6 @@ class Connection(WSListener):
         if frame.msg_type is WSMsgType.PING:
             if not self.hub.muted(self):
                 transport.send_pong(frame.get_payload_as_bytes())
-        elif frame.msg_type is WSMsgType.PONG:
-            if frame.get_payload_as_bytes() == self._ping_payload:
-                self.unanswered_since = None
         elif frame.msg_type in (WSMsgType.TEXT, WSMsgType.BINARY):
             answer = self.answer(frame.get_payload_as_bytes())
             if answer is not None:
@@ -143,12 +146,14 @@ class Connection(WSListener):
             self.hub.unsubscribe(self, names)
         return orjson.dumps({"result": None, "id": request_id})
 
-    def ping(self, now: float) -> None:
+    def ping(self, now: float, *, counts: bool = True) -> None:
+        """`counts`: the answer is one of the messages that a consumer may send a second."""
         if self.transport is None or self.hub.muted(self):
             return
         self.pinged = now
         if self.unanswered_since is None:
             self.unanswered_since = now
+        self._pong_counts = counts
         self._ping_payload = str(time.time_ns() // 1_000_000).encode()
         self.transport.send_ping(self._ping_payload)
 

@@ -42,6 +42,7 @@ class ControlApi:
             _route("list", ("symbol",), self._list),
             _route("delist", ("symbol",), self._delist),
             _route("bars", ("symbol",), self._bars),
+            web.get("/sim/read", self._read),
         ]
 
     def state(self) -> dict[str, Any]:
@@ -146,6 +147,11 @@ class ControlApi:
     def _bars(self, query: Query) -> list[list[Any]]:
         """The ledger's one-minute bars by rising time, in the columns of klines."""
         return kline_rows(self._sim.ledger.of(self._symbol(query)), "1m", 0, None, MAX_BARS)
+
+    async def _read(self, request: web.Request) -> web.Response:
+        """Answered once every consumer has read what it was sent until now."""
+        await self._sim.hub.read_by_all()
+        return web.json_response({"read": True})
 
     def _symbol(self, query: Query) -> str:
         symbol = query.get("symbol")

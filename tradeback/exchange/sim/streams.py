@@ -302,7 +302,7 @@ class StreamHub:
         """Wait until every consumer has read what it was sent: it answers a ping behind all of that."""
         asked = list(self.connections)
         for connection in asked:
-            connection.ping(time.monotonic())
+            connection.ping(time.monotonic(), counts=False)
         while any(
             connection.unanswered_since is not None for connection in asked if connection in self.connections
         ):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from tradeback.model import Tick
-from tradeback.store.base import History
+from collections.abc import Iterator
+from typing import Protocol
 
-FAR_NS = 2**62
+from tradeback.model import Tick
+
 NEAR_IDS = 500  # so many are read at once
 
 
-def neighbours(history: History, stream_id: int, first: int, last: int) -> tuple[Tick | None, Tick | None]:
-    """The tick before the missing ids first..last and the one after them; None where there is none.
+class Ticks(Protocol):
+    """What is asked of a history, see `History`."""
+
+    def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]: ...
+
+    def some_tick_from(self, stream_id: int, time: int) -> Tick | None:
+        """The first tick from a time on, or nearly: it may be of the millisecond before."""
+
+    def newest_tick(self, stream_id: int) -> int: ...
+
+
+def search(history: Ticks, stream_id: int, first: int, last: int) -> tuple[Tick | None, Tick | None]:
+    """What `History.beside` returns.
 
     Takes about ten reads of one row each, in a history on another machine too, and one of some hundred rows. Where ids
     do not quite rise with time, a near one is found.
@@ -29,7 +41,7 @@ def neighbours(history: History, stream_id: int, first: int, last: int) -> tuple
             if guess:
                 middle = low + (high - 1 - low) * max(0, first - before.trade_id) // between
             guess = not guess
-        tick = _first_from(history, stream_id, middle)
+        tick = history.some_tick_from(stream_id, middle)
         if tick is None or tick.trade_id > last:
             high, after = middle, tick
         else:
@@ -44,8 +56,6 @@ def neighbours(history: History, stream_id: int, first: int, last: int) -> tuple
             return found, tick
         if tick.trade_id < first:
             found = tick
-    return found, after if after is not None else _first_from(history, stream_id, low)
-
-
-def _first_from(history: History, stream_id: int, time: int) -> Tick | None:
-    return next(iter(history.ticks(stream_id, time, FAR_NS, 1)), None)
+    if after is None:
+        after = history.some_tick_from(stream_id, low)  # one that came meanwhile
+    return found, after if after is not None and after.trade_id > last else None

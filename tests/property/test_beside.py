@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tradeback.config import HistoryConfig
 from tradeback.model import Tick
-from tradeback.recorder.neighbours import neighbours
 from tradeback.store.base import HistoryBatch
+from tradeback.store.beside import search
 from tradeback.store.history_sqlite import SqliteHistory
 
 EPOCH = 1_700_000_000_000_000_000
@@ -34,7 +34,7 @@ def ticks_of(steps: list[tuple[int, int]]) -> list[Tick]:
 class Counting(SqliteHistory):
     """Counts how often it is asked."""
 
-    asked = 0
+    asked = 0  # `some_tick_from` asks for ticks too
 
     def ticks(self, stream_id: int, start: int, end: int, limit: int | None = None) -> Iterator[Tick]:
         self.asked += 1
@@ -55,7 +55,7 @@ def test_they_are_those_beside_the_ids(steps: list[tuple[int, int]], first: int,
         closing(SqliteHistory(Path(folder) / "h.sqlite", HistoryConfig(), write=True)) as history,
     ):
         history.write(HistoryBatch(ticks=ticks))
-        before, after = neighbours(history, 1, first, last)
+        before, after = search(history, 1, first, last)
     assert before == max((tick for tick in ticks if tick.trade_id < first), default=None, key=lambda t: t[1])
     assert after == min((tick for tick in ticks if tick.trade_id > last), default=None, key=lambda t: t[1])
 
@@ -65,11 +65,11 @@ def test_a_few_reads_find_them_among_many(tmp_path: Path) -> None:
     missing = {120_001, 120_002}
     with closing(Counting(tmp_path / "h.sqlite", HistoryConfig(), write=True)) as history:
         history.write(HistoryBatch(ticks=[tick for tick in ticks if tick.trade_id not in missing]))
-        before, after = neighbours(history, 1, 120_001, 120_002)
+        before, after = search(history, 1, 120_001, 120_002)
         assert before is not None
         assert after is not None
         assert (before.trade_id, after.trade_id) == (120_000, 120_003)
         assert history.asked < 40
         history.asked = 0
-        assert neighbours(history, 1, 500_000, 500_001) == (ticks[-1], None)
+        assert search(history, 1, 500_000, 500_001) == (ticks[-1], None)
         assert history.asked < 40
