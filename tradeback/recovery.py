@@ -20,30 +20,30 @@ RECORDS_A_READ = 16384
 def bring_up(table: SymbolTable, table_path: Path, journal: JournalWriter, symbols: Iterable[Symbol]) -> None:
     """Replay into the table what the journal holds and the table does not. Call it before the first event.
 
-    Symbols whose rows were emptied (torn by a kill, or all of them after a machine crash) are added first, so
-    that the replay fills them; so are those that had id ranges open, which are then given up as gaps at once.
+    Symbols that had id ranges open are added first; these are then given up as gaps at once. Where the table does not
+    know how much of the journal it holds (rows were emptied, or it is new: it was lost, or never part of a copy of the
+    folder), all symbols are, so that the replay fills their rows and what was missed since is a gap.
     """
-    known = list(symbols)
-    emptied = set(table.torn_stream_ids)
-    reader = TableReader.open(str(table_path))
-    try:
-        for symbol in known:
-            row = None if table.rebuild else reader.read(symbol.stream_id)
-            if table.rebuild or symbol.stream_id in emptied or (row is not None and row.open_ranges):
-                table.add(symbol.name, symbol.stream_id, symbol.info.quantity_precision)
-    finally:
-        reader.close()
     replayed = 0
     with JournalCursor.open(journal.folder) as cursor:
+        anew = table.applied_seq == 0 and cursor.available() > 0
+        reader = TableReader.open(str(table_path))
+        try:
+            for symbol in symbols:
+                row = None if anew else reader.read(symbol.stream_id)
+                if anew or (row is not None and row.open_ranges):
+                    table.add(symbol.name, symbol.stream_id, symbol.info.quantity_precision)
+        finally:
+            reader.close()
         cursor.seek(table.replay_from(cursor.seq, journal.next_seq))
         while cursor.available():
             seq, records = cursor.read_bytes(RECORDS_A_READ)
             replayed += table.replay(records, seq)
-    if replayed or emptied or table.rebuild:
+    if replayed or anew:
         log.info(
             "the table was brought up to the journal",
             records=replayed,
-            emptied_rows=len(emptied),
+            emptied_rows=len(table.torn_stream_ids),
             after_machine_crash=table.rebuild,
             unreplayed=table.unreplayed,
         )

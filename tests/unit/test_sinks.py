@@ -127,6 +127,27 @@ def await_stored(sink: Sink, folder: Path) -> None:
     )
 
 
+class EndsBehindItsLook(Collector):
+    """Is asked to stop when it has just looked, and a record has come since."""
+
+    append: Callable[[], None]
+
+    def at_end(self) -> bool:
+        if not self._stopping.is_set():
+            self.append()
+            self.ask_to_stop()
+        return False
+
+
+def test_what_came_since_the_last_look_is_stored_at_the_end(tmp_path: Path, writer: JournalWriter) -> None:
+    sink = EndsBehindItsLook(tmp_path)
+    sink.append = lambda: append(writer, range(1, 2))
+    sink.start()
+    sink.join()
+    assert len(sink.records) == 1
+    assert sink.places["journal"] == writer.next_seq
+
+
 def test_a_sink_waits_for_the_journals_and_follows_the_server_over_its_restarts(tmp_path: Path) -> None:
     sink = Collector(tmp_path)
     with running(sink):

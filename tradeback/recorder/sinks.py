@@ -214,7 +214,9 @@ class Sink(ABC):
         taken, first_at = 0, 0.0  # of the batch that is being gathered
         while True:
             began = time.monotonic()
-            if self._stopping.is_set():
+            # Asked before the journals are read: the end comes after a look that found nothing more.
+            stopping = self._stopping.is_set()
+            if stopping:
                 # What is there is stored before the end, as far as that is soon done.
                 last_moment = min(last_moment, began + LAST_WORK)
                 if began > last_moment:
@@ -249,9 +251,10 @@ class Sink(ABC):
             if moved:
                 idle = IDLE_MIN
                 self._stopping.wait(max(began + self._window - time.monotonic(), 0.0))
-            elif self._stopping.wait(idle):
+            elif stopping:
                 return
             else:
+                self._stopping.wait(idle)
                 idle = min(idle * 1.5, IDLE_MAX)
 
     def _commit(self, cursors: dict[str, JournalCursor]) -> None:
