@@ -87,7 +87,7 @@ def test_what_nobody_asks_for_after_a_restart_is_dropped(tmp_path: Path) -> None
         table = SymbolTable.open(str(tmp_path / "table"), "sim")
         reader = TableReader.open(str(tmp_path / "table"))
         carried = Log().carried(table, linger=0.05)
-        carried.start()
+        carried.settle()
         early = carried.acquire("AUSDT")
         assert early is not None
         async with asyncio.timeout(20):
@@ -109,7 +109,7 @@ def test_what_nobody_asks_for_after_a_restart_is_dropped(tmp_path: Path) -> None
 def test_a_symbol_that_lingers_when_the_server_ends_is_not_dropped(table: SymbolTable) -> None:
     async def scenario() -> None:
         carried = Log().carried(table, linger=0.0)
-        carried.start()
+        carried.settle()
         got = carried.acquire("AUSDT")
         assert got is not None
         carried.release(got.slot)

@@ -106,7 +106,6 @@ class Server:
                 log.warning("a configured symbol is not known at the exchange", symbol=symbol)
             stack.push_async_callback(self.feeds.stop)
             self.feeds.start()
-            self.carried.start()
             handlers = ControlHandlers(
                 self._exchange,
                 self._config.exchange.symbols,

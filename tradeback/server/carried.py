@@ -58,13 +58,15 @@ class CarriedSymbols:
         self._pinned: set[str] = set()  # also those that are not known, or that there was no room for
         self._settling: asyncio.TimerHandle | None = None
 
-    def start(self) -> None:
-        """What was carried when the last server ended has `linger` seconds to be asked for again, then is dropped.
+    def settle(self) -> None:
+        """The recorder has told what is on watchlists: what was carried when the last server ended has `linger` seconds
+        from the first time on to be asked for again, then is dropped.
 
-        So what was missed in between is a gap where clients come back after a restart, and where the next one comes
-        days later, all those days are not.
+        So what was missed in between is a gap where clients come back after a restart, or the recorder does, however
+        late; and where the next client comes days later, all those days are not.
         """
-        self._settling = asyncio.get_running_loop().call_later(self._linger, self._settle)
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(self._linger, self._settle)
 
     def _settle(self) -> None:
         for name, symbol in self._known.items():

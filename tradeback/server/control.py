@@ -112,6 +112,7 @@ class ControlHandlers:
             self._next_pins = 1
             self._watched, self._pins = self._pins, set()
             carried.unpin(carried.pinned - self._watched - self._by_hand - self._configured)
+            carried.settle()
         return {"type": "pinned", "unknown": unknown}
 
     def _learn(self, message: dict[str, Any]) -> dict[str, Any]:

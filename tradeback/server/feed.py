@@ -181,11 +181,14 @@ class Feed:
         loop = asyncio.get_running_loop()
         interval = min(1.0, self._config.mute_limit / 4)
         while True:
+            began = loop.time()
             try:
                 async with asyncio.timeout(interval):
                     await connection.attention.wait()
             except TimeoutError:
-                self._check_silence(connection)
+                # Where it was this process that was held up, what came meanwhile is still to be read.
+                if loop.time() - began < 2 * interval:
+                    self._check_silence(connection)
             if connection.failure is not None:
                 raise ExchangeError(connection.failure)
             if connection.renewal_asked or loop.time() - connection.opened_at > self._config.connection_age:
