@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 from falcon import Request
-from structlog.contextvars import bind_contextvars
 
 from tradeback.api import params
 from tradeback.api.answers import NO_STORE, Answer, Refused, write_json
@@ -22,6 +21,7 @@ from tradeback.api.origin import client_address, may_act_for_user, origin_allowe
 from tradeback.api.stores import Stores, Unavailable
 from tradeback.config import Config, CorsConfig
 from tradeback.errors import AccountError, TokenError
+from tradeback.log.asking import tell_session
 from tradeback.model import Session, User
 from tradeback.passwords import MOST_BYTES, password_is
 from tradeback.store.base import Accounts
@@ -93,7 +93,7 @@ class Sessions:
         """Who is asking; refused with 401 where nobody is logged in. Notes now and then that the session is used."""
         response.append_header("Vary", CREDENTIALS)
         known = self._signed(request)
-        bind_contextvars(session=session_name(known))
+        tell_session(session_name(known))
         now = time.time()
         with self._stores.accounts.use() as accounts:
             session = accounts.session(known, now=now)
@@ -122,7 +122,7 @@ class Sessions:
         )
         session = replace(session, expires_at=self._end(session, now))
         accounts.add_session(session)
-        bind_contextvars(session=session_name(session.token_hash))
+        tell_session(session_name(session.token_hash))
         return token, session
 
     def address(self, request: Request) -> str:

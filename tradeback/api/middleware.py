@@ -8,12 +8,12 @@ import secrets
 import time
 
 from falcon import Request
-from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from tradeback.api.answers import UDF_PREFIXES, Answer, Refused
 from tradeback.api.origin import origin_allowed
 from tradeback.api.requests import Requests
 from tradeback.config import CorsConfig
+from tradeback.log.asking import begin_request, end_request
 
 MAX_BODY_BYTES = 64 * 1024
 PREFLIGHT_AGE_S = 600
@@ -33,20 +33,19 @@ class Measured:
         context.began = time.perf_counter()
         context.id = f"{self._bits(64):016x}"
         response.tell({"x-request-id": context.id})
-        # What this thread answered before is over: a request that failed below the application is told of nowhere else.
-        clear_contextvars()
-        bind_contextvars(request=context.id)
+        begin_request(context.id)
 
     def process_response(self, request: Request, response: Answer, resource: object, succeeded: bool) -> None:
-        if not hasattr(request.context, "began"):
+        context = request.context
+        if not hasattr(context, "began"):
             self.process_request(request, response)  # Falcon refuses some methods before it asks anybody
         self._requests.count(
             request.uri_template or "none",
             request.method,
             response.status_code,
-            time.perf_counter() - request.context.began,
+            time.perf_counter() - context.began,
         )
-        clear_contextvars()
+        end_request()
 
 
 class Bounded:

@@ -1,6 +1,7 @@
 """gunicorn's worker with threads, made so that no client can keep a thread, the main loop or more than its memory.
 
     accept -> pending, in the poller -> a thread, once the whole request is here -> kept alive, in the poller
+                                     -> answered at once, where nothing can be in the way (`at_once` of the app)
                                              \\-> sending, in the poller, while the client takes its time
                                              \\-> lingering, until the client has read the last answer of its connection
 
@@ -20,6 +21,7 @@ import signal
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -57,8 +59,10 @@ _GO_ON = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
 _UDF = tuple(prefix.encode() for prefix in UDF_PREFIXES)
 
 # Answers of most requests, and how they are written: gunicorn looks at every character of every header.
-_USUAL = (*CONSTANT_HEADERS.items(), ("content-type", JSON), ("cache-control", NO_STORE))
+_CONSTANT = list(CONSTANT_HEADERS.items())
+_USUAL = (*_CONSTANT, ("content-type", JSON), ("cache-control", NO_STORE))
 _LINES = {(name, value): f"{name}: {value}\r\n" for name, value in _USUAL}
+_CONSTANT_LINES = "".join(_LINES[header] for header in _CONSTANT)
 
 # Headers whose values are letters and digits of our own.
 _PLAIN = frozenset({"x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"})
@@ -108,6 +112,24 @@ class ClientSocket(socket.socket):
         return
 
 
+class _Done:
+    """What came of a request that no thread was needed for, as a future tells it."""
+
+    __slots__ = ("_result",)
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> Any:
+        return self._result
+
+
 class Answered(wsgi.Response):  # type: ignore[misc]
     """An answer that goes out in one piece: its head is kept until its body is there."""
 
@@ -119,14 +141,21 @@ class Answered(wsgi.Response):  # type: ignore[misc]
 
     def process_headers(self, headers: list[tuple[str, str]]) -> None:
         usual, others = [], []
+        if headers[: len(_CONSTANT)] == _CONSTANT:
+            usual.append(_CONSTANT_LINES)
+            headers = headers[len(_CONSTANT) :]
         for header in headers:
             line = _LINES.get(header)
             if line is not None:
                 usual.append(line)
-            elif header[0] in _PLAIN and header[1].isascii() and header[1].isalnum():
-                usual.append(f"{header[0]}: {header[1]}\r\n")
-            else:
+                continue
+            name, value = header
+            if name == "content-length" and value.isascii() and value.isdigit():
+                self.response_length = int(value)
+            elif not (name in _PLAIN and value.isascii() and value.isalnum()):
                 others.append(header)
+                continue
+            usual.append(f"{name}: {value}\r\n")
         self._usual = "".join(usual)
         super().process_headers(others)
 
@@ -206,7 +235,10 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         kept = not fs.cancelled() and fs.exception() is None and fs.result()
         if kept is not _DEFER:
             self._deadlines.pop(conn, None)
-        if kept:
+        if kept is True and conn.parser.unreader.buf.getvalue():
+            # The next request came behind this one. It has its turn when the others had theirs.
+            self.method_queue.defer(self.enqueue_req, conn)
+        elif kept:
             super().finish_request(conn, fs)
         else:
             self._linger(conn)
@@ -289,13 +321,24 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
                 self._deadlines.pop(conn, None)
                 self._cut(conn)
 
-    # In a thread.
+    def enqueue_req(self, conn: Any) -> None:
+        """A request begins, or goes on. What waits for nothing is answered here, also while every thread waits for a
+        store; and that spares the way to a thread and back."""
+        here = self._guarded(conn, self._receive)
+        if here is None and self.app.at_once(conn.begun):
+            here = self._guarded(conn, self._answer)
+        if here is None:
+            fs = self.tpool.submit(self._guarded, conn, self._answer)
+            fs.add_done_callback(lambda fs: self.method_queue.defer(self.finish_request, conn, fs))
+        else:
+            self.finish_request(conn, _Done(here))
 
-    def handle(self, conn: Any) -> Any:
+    # In a thread, or in the main one.
+
+    def _guarded(self, conn: Any, step: Callable[[Any], Any]) -> Any:
+        """What a step makes of a connection; False, which ends it, where it fails."""
         try:
-            conn.init()
-            here = self._receive(conn)
-            return self._answer(conn, next(conn.parser)) if here is None else here
+            return step(conn)
         except (NoMoreData, StopIteration, BlockingIOError) as error:
             self.log.debug("a connection ends: %s", error)
         except OSError as error:
@@ -305,7 +348,8 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         return False
 
     def _receive(self, conn: Any) -> Any:
-        """Take in what has come. None: a whole request is here; else what `handle` returns."""
+        """Take in what has come. None: a whole request is here; else what `finish_request` takes."""
+        conn.init()
         unread = conn.parser.unreader.buf
         data = unread.getvalue()
         whole, told = _is_whole(data)
@@ -334,8 +378,9 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             conn.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         return _DEFER
 
-    def _answer(self, conn: Any, request: Any) -> bool:
+    def _answer(self, conn: Any) -> bool:
         """Answer one request; whether the connection goes on."""
+        request = next(conn.parser)
         request._expected_100_continue = False  # its body is here
         response, environ = wsgi.create(
             request, conn.sock, conn.client, conn.server, self.cfg, response_class=Answered

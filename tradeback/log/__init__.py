@@ -27,6 +27,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from tradeback.config import LogConfig
 from tradeback.errors import ProtocolError
+from tradeback.log.asking import add_asking
 from tradeback.log.repeats import LIMITED, RepeatLimit
 from tradeback.log.writer import LogWriter
 
@@ -154,7 +155,7 @@ def set_up_logging(config: LogConfig, stream: TextIO | None = None) -> None:
             structlog.processors.JSONRenderer(default=str),
         ]
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
+        add_asking,
         _of_its_level,
         structlog.processors.add_log_level,
         _count,
