@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,6 +19,9 @@ from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
 from tests.servers.services import ASKED_FOR, close_services, missing
 
+# A test gets so many times what it may take (`timeout` in pyproject.toml, or its mark): others may leave it a fraction
+# of the machine. One that hangs is ended all the same.
+PATIENCE = 5
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -39,9 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     longest come first: workers that take a file each would else wait at the end for the one that got it last."""
     weights: dict[Path, tuple[float, int]] = {}
     for item in items:
-        limit = item.get_closest_marker("timeout")
+        mark, asked = item.get_closest_marker("timeout"), item.config.getoption("timeout")
+        marked = mark.args[0] if mark else 0.0
+        usual = float(item.config.getini("timeout")) if asked is None else asked  # 0 is none at all
+        item.add_marker(pytest.mark.timeout((marked or usual) * PATIENCE), append=False)
+        # By marks alone: one of the usual length still says that the test is long.
         longest, number = weights.get(item.path, (0.0, 0))
-        weights[item.path] = (max(longest, limit.args[0] if limit else 0.0), number + 1)
+        weights[item.path] = (max(longest, marked), number + 1)
     items.sort(key=lambda item: weights[item.path], reverse=True)
     for item in items:
         marker = item.get_closest_marker("embedded")
@@ -142,6 +150,19 @@ def own_influx_server(tmp_path: Path) -> Iterator[InfluxServer]:
 
 def fill(ballast: Path) -> None:
     """Take every free block of the disk, until the file is deleted."""
+    size = 0
     with ballast.open("wb", buffering=0) as file:
-        status = os.statvfs(ballast)
-        os.posix_fallocate(file.fileno(), 0, status.f_bavail * status.f_bsize)
+        # In pieces: others write meanwhile, so that the rest in one piece may just not be there.
+        for piece in (1 << 20, 64 << 10, 4 << 10):
+            while _allocated(file.fileno(), size, piece):
+                size += piece
+
+
+def _allocated(descriptor: int, start: int, size: int) -> bool:
+    try:
+        os.posix_fallocate(descriptor, start, size)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return False
+    return True

@@ -16,17 +16,10 @@ from tests.browser.conftest import SCREENSHOTS
 from tests.documents.blocks import commands
 from tests.documents.chart import see_the_chart
 from tests.documents.stage import PATIENCE_S, Stage
+from tests.servers.server import free_port
 
 pytestmark = pytest.mark.timeout(300)
 SIM_PORT = 9443
-
-
-def free_ports(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def test_the_tutorial_ends_with_a_chart(browser: Browser, tmp_path: Path) -> None:
@@ -35,7 +28,7 @@ def test_the_tutorial_ends_with_a_chart(browser: Browser, tmp_path: Path) -> Non
             pytest.skip(f"something else listens at port {SIM_PORT}, which `make run` takes")
     assert "make run" in commands("docs/tutorial.md")
     stage = Stage(tmp_path)
-    rest, websocket = free_ports(2)
+    rest, websocket = str(free_port()), str(free_port())
     environment = {**stage.environment, "SERVER_PORT": rest, "WS_PORT": websocket}
     with (tmp_path / "make.log").open("w") as log:
         make = subprocess.Popen(

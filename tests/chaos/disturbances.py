@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import random
 import signal
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.conftest import fill
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
 
@@ -21,7 +20,6 @@ REST_FAULTS = ("html", "truncate", "badcolumns", "rest5xx", "rest429", "rest418"
 PATHS = ("historicalTrades", "klines", "exchangeInfo", None)
 LINES = ("trade", "aggTrade", None)
 HOUR = 3_600.0
-PIECE = 1 << 20
 
 
 class Disturbed(AbstractContextManager["Disturbed"]):
@@ -161,17 +159,7 @@ class Disturbed(AbstractContextManager["Disturbed"]):
 
     def fill_the_disk(self) -> str:
         ballast = self.folder / "ballast"
-        size = 0
-        with ballast.open("wb", buffering=0) as file:
-            # In pieces: others write meanwhile, so that the rest in one piece may just not be there.
-            while True:
-                try:
-                    os.posix_fallocate(file.fileno(), size, PIECE)
-                except OSError as error:
-                    if error.errno != errno.ENOSPC:
-                        raise
-                    break
-                size += PIECE
+        fill(ballast)
         seconds = self.chance.uniform(0.5, 3.0)
         time.sleep(seconds)
         ballast.unlink()

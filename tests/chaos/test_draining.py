@@ -23,6 +23,7 @@ from tests.e2e.running import (
     RecorderProcess,
     ServerProcess,
     SimProcess,
+    await_given_up,
     journal_rows,
     stream_id_of,
     stream_ids,
@@ -125,13 +126,13 @@ async def restarted_under(
 
 
 def _settled(server: ServerProcess, clients: list[Reconnecting]) -> None:
-    """Wait until the journal grows no more and no client is sent anything more."""
-    before, since = (-1, -1), time.monotonic()
-    while time.monotonic() - since < 1.5:
-        next_seq = server.control(type="status")["journal"]["next_seq"]
-        now = (next_seq, sum(client.now.frames for client in clients if client.now is not None))
-        if now != before:
-            before, since = now, time.monotonic()
+    """Wait until all is journaled, and no client has read anything more in so many looks."""
+    await_given_up(server)
+    before, equal = -1, 0
+    while equal < 30:
+        now = sum(client.now.frames for client in clients if client.now is not None)
+        equal = equal + 1 if now == before else 0
+        before = now
         time.sleep(0.05)
 
 

@@ -19,7 +19,7 @@ from tests.conftest import CHECKOUT
 from tests.reference.journal import read_journal
 from tradeback._fast.journal import durable_places
 
-SAFETY_SECONDS = 60.0
+SAFETY_SECONDS = 300.0
 
 
 class Told:

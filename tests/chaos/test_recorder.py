@@ -20,10 +20,9 @@ import pytest
 
 from tests.chaos.disturbances import Disturbed
 from tests.chaos.service_disturbances import DisturbedServices
-from tests.chaos.test_server_kill import await_given_up
 from tests.conftest import private
 from tests.e2e.fake_clock import FakeClock
-from tests.e2e.running import SimProcess, stream_ids
+from tests.e2e.running import SimProcess, await_given_up, stream_ids
 from tests.e2e.test_recorder import FOR_EVER, opened_history
 from tests.reference.ledger import bar_differences, bars_of, read_ledger, tick_differences
 from tests.scale import CHAOS

@@ -14,9 +14,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
-from tests.e2e.running import ServerProcess, SimProcess, journal_rows, stream_id_of, stream_ids
+from tests.e2e.running import (
+    ServerProcess,
+    SimProcess,
+    await_given_up,
+    journal_rows,
+    stream_id_of,
+    stream_ids,
+)
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tests.scale import CHAOS
+from tradeback.recorder.sinks import journal_end
 
 KILLS = 100 if CHAOS else 10
 SYMBOLS = 12
@@ -60,11 +68,10 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             time.sleep(0.05)
         sim.pause_and_drain()
         await_given_up(server)
-        last_seq = server.control(type="status")["journal"]["next_seq"] - 1
-        await_read(tmp_path / "read", last_seq)
+        assert server.stop() == 0
+        await_read(tmp_path / "read", journal_end(tmp_path / "sim" / "journal") - 1)
         reader.kill()
         reader.wait()
-        assert server.stop() == 0
         names = {stream_id: name for name, stream_id in stream_ids(tmp_path).items()}
         rows = journal_rows(tmp_path)
         coverage: dict[str, Coverage] = defaultdict(Coverage)
@@ -99,16 +106,6 @@ def assert_record_is_its_trades(row: bytes, trades: list[tuple[Decimal, Decimal]
     price, quantity = struct.unpack_from("<2d", row)
     assert price == float(trades[-1][0])
     assert quantity == float(sum(quantity for _, quantity in trades))
-
-
-def await_given_up(server: ServerProcess) -> None:
-    """Wait until nothing is held or open any more: the journal has not grown for longer than a range stays open."""
-    before, since = -1, time.monotonic()
-    while time.monotonic() - since < 1.0:
-        now = server.control(type="status")["journal"]["next_seq"]
-        if now != before:
-            before, since = now, time.monotonic()
-        time.sleep(0.05)
 
 
 def await_read(path: Path, last_seq: int) -> None:

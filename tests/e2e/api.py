@@ -98,11 +98,7 @@ def all_running(folder: Path) -> Iterator[Running]:
             server.await_subscribed(2)
             trade_and_drain(sim.rest_endpoint, 4_000)
             recorder.await_stored()
-            ports = {
-                "WS_PORT": str(server.ws_port),
-                "SERVER_READ_TIMEOUT": "1s",
-                "SERVER_WRITE_TIMEOUT": "1s",
-            }
+            ports = {"WS_PORT": str(server.ws_port)}
             origins = {"SERVER_CORS_ALLOWED_ORIGINS": "https://charts.example"}
             with ApiProcess(folder, **ports, **origins) as api:
                 yield Running(folder, sim, server, api)

@@ -22,7 +22,7 @@ from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
 from tradeback.server.feed import Feeds
 
-SAFETY = 20.0
+SAFETY = 90.0
 until = partial(until_within, safety=SAFETY)
 Behave = Callable[["ServerConnection"], Awaitable[None]]
 

@@ -28,7 +28,7 @@ from tradeback.errors import DataFolderError
 from tradeback.server.counters import SERVER_VALUES
 from tradeback.server.hub import Hub
 
-PATIENCE = 20.0  # seconds; a safety net, no test waits for it to pass
+PATIENCE = 90.0  # seconds; a safety net, no test waits for it to pass
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,
@@ -39,7 +39,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 
 def run(scenario: Coroutine[Any, Any, None], loop: str = "asyncio") -> None:
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
-        runner.run(asyncio.wait_for(scenario, 100))
+        runner.run(asyncio.wait_for(scenario, 5 * PATIENCE))
 
 
 @dataclass(frozen=True)

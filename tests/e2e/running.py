@@ -209,10 +209,20 @@ def await_stored(folder: Path, *, repaired: bool = False) -> dict[str, Any]:
         time.sleep(0.02)
 
 
+def await_given_up(server: ServerProcess) -> None:
+    """Wait until what the server has read is journaled to its end: nothing is held, and no range of ids is open or
+    waits for room."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    while (journal := server.control(type="status")["journal"])["waiting"] or journal["unwritten_symbols"]:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"what waits was never given up: {journal}")
+        time.sleep(0.05)
+
+
 def get_json(url: str, parameters: dict[str, object]) -> Any:
     """The JSON that a GET answers."""
     query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
-    with urllib.request.urlopen(url + query, timeout=30) as answer:
+    with urllib.request.urlopen(url + query, timeout=ANSWER_TIMEOUT) as answer:
         return json.load(answer)
 
 

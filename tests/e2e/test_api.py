@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -147,16 +148,17 @@ def test_bodies_are_bounded(running: Running) -> None:
 
 
 def test_clients_that_never_end_their_request_hold_nobody_up(running: Running) -> None:
-    slow = [socket.create_connection(("127.0.0.1", running.api.port), timeout=30) for _ in range(40)]
-    try:
+    limits = {"SERVER_READ_TIMEOUT": "3s", "SERVER_WRITE_TIMEOUT": "1s"}
+    with ApiProcess(running.folder, **limits) as api, ExitStack() as stack:
+        slow = [
+            stack.enter_context(closing(socket.create_connection(("127.0.0.1", api.port), timeout=60)))
+            for _ in range(40)
+        ]
         for connection in slow:
             connection.sendall(b"GET /api/v1/symbols HTTP/1.1\r\nHost: a\r\n")
-        assert running.api.ask("/api/v1/symbols").status == 200
+        assert api.ask("/api/v1/symbols").status == 200
         # Each is cut off.
         assert all(connection.recv(1) == b"" for connection in slow)
-    finally:
-        for connection in slow:
-            connection.close()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from tests.chaos.test_recorder import assert_stored_is_traded, until_all_trade
 from tests.e2e.child import SIM_EXCHANGE
-from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, await_given_up
 from tests.servers.services import settings_of
 from tradeback._fast.journal import JournalBegin, JournalCursor
 
@@ -62,6 +62,7 @@ def test_a_copy_made_while_all_runs_goes_on_where_it_was_made(tmp_path: Path) ->
             server.await_subscribed(SYMBOLS)
             until_all_trade(sim)
             sim.pause_and_drain()
+            await_given_up(server)
             status = recorder.await_stored(repaired=True)
             assert status["gaps"] == {"open": 0, "unfillable": 0}
             with JournalCursor.open(restored / "sim" / "journal") as cursor:

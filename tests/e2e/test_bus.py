@@ -98,10 +98,20 @@ def test_every_trade_is_on_the_bus(tmp_path: Path) -> None:
             )
             assert published([listener], symbol) == expected
             repaired = repairs.get(ids[symbol], [])
-            assert published([listener], symbol, FLAGS["repair"]) == repaired
-            price = decode_message(listener.of(f"prices.{symbol}")[-1])[1][0]
+            await_true(
+                lambda symbol=symbol, repaired=repaired: (
+                    published([listener], symbol, FLAGS["repair"]) == repaired
+                ),
+                f"not all repairs of {symbol} came",
+            )
             last = max((one for one in expected if not one.flags & 8), key=lambda one: one.trade_id)
-            assert price == BusPrice(last.price, last.bid, last.ask, last.trade_id, last.ts_event)
+            price = BusPrice(last.price, last.bid, last.ask, last.trade_id, last.ts_event)
+            await_true(
+                lambda symbol=symbol, price=price: (
+                    decode_message(listener.of(f"prices.{symbol}")[-1])[1][0] == price
+                ),
+                f"the last price of {symbol} did not come",
+            )
             level = decode_message(listener.of(f"enigma.{symbol}")[-1])[1][0]
             assert isinstance(level, BusLevel)
 

@@ -34,14 +34,14 @@ def test_clients_are_sent_away_one_after_the_other(loop: str) -> None:
             began = asyncio.get_running_loop().time()
             draining = asyncio.create_task(drain(serving.hub, 1.0))
             await asyncio.sleep(0)
+            # Who is still there is served, and goes with what was traded up to then.
+            serving.trade(0, 7)
             said = await answer_of(serving.port, "/health", upgrade=False)
             assert b" 503 " in said
             assert b'"status":"draining"' in said
             said = await answer_of(serving.port, "/api/v1/ws", upgrade=True)
             assert b" 503 " in said
             assert b'"code":"restarting"' in said
-            # Who is still there is served, and goes with what was traded up to then.
-            serving.trade(0, 7)
             await serving.until(lambda: draining.done())
             assert asyncio.get_running_loop().time() - began >= CLIENTS / SLOWEST / 2
             codes = await asyncio.gather(*(client.closed() for client in clients))

@@ -238,7 +238,7 @@ def test_a_shutdown_notice_is_obeyed_before_the_connection_ends(tmp_path: Path) 
     async def scenario() -> None:
         async with running(tmp_path, rate=2_000.0) as (sim, server):
             before = {line: connects(server, line) for line in ("trade", "aggTrade", "bookTicker")}
-            sim.fault("shutdown", None, 1, 3.0)
+            sim.fault("shutdown", None, 1, 20.0)
             await until(lambda: all(connects(server, line) > count for line, count in before.items()))
             await until(lambda: len(sim.hub.connections) == 3)
             await all_trade(sim)

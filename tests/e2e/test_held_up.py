@@ -6,12 +6,12 @@ import signal
 import time
 from pathlib import Path
 
-from tests.chaos.test_server_kill import await_given_up
 from tests.e2e.logins import Logins
 from tests.e2e.running import (
     RecorderProcess,
     ServerProcess,
     SimProcess,
+    await_given_up,
     journal_rows,
     stream_id_of,
     stream_ids,

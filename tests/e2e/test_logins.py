@@ -461,7 +461,7 @@ def test_idle_sessions_end_and_used_ones_are_renewed(tmp_path: Path) -> None:
         assert there.store.version() == version
         clock.jump(DAY - 60)
         renewed = there.ask("auth/session", used).json
-        assert abs(renewed["expires_at"] - began["expires_at"] - DAY + 60) <= 10
+        assert abs(renewed["expires_at"] - began["expires_at"] - DAY + 60) <= 60
         assert renewed["created_at"] == began["created_at"]
         clock.jump(DAY + 60)
         assert there.ask("auth/session", unused).status == 401

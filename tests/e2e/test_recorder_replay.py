@@ -119,14 +119,17 @@ def test_one_that_is_ended_goes_on_when_it_is_started_again(
     tmp_path: Path, whole: Path, long_recording: Path, signum: signal.Signals
 ) -> None:
     arguments = ["--replay", str(long_recording), "--exit-at-end"]
-    cut = tmp_path / "cut"
-    with recorder(cut, *arguments) as process:
-        segments = cut / "sim" / "journal"
-        # As soon as it writes: it has a second and more to go.
-        while process.poll() is None and not list(segments.glob("*.segment")):
-            time.sleep(0.01)
-        process.send_signal(signum)
-        text, _ = process.communicate(timeout=60)
+    for attempt in range(5):
+        cut = tmp_path / f"cut{attempt}"
+        with recorder(cut, *arguments) as process:
+            segments = cut / "sim" / "journal"
+            # As soon as it writes: it has a second and more to go, unless we get no time for as long.
+            while process.poll() is None and not list(segments.glob("*.segment")):
+                time.sleep(0.01)
+            process.send_signal(signum)
+            text, _ = process.communicate(timeout=60)
+        if process.returncode != 0:
+            break
     assert process.returncode == (1 if signum == signal.SIGINT else -signum)
     if signum == signal.SIGINT:
         assert "the same command goes on where it was" in text
@@ -231,8 +234,9 @@ def test_up_never_says_that_all_is_stored_where_it_is_not(tmp_path: Path, long_r
     ) as process:
         while process.poll() is None and not has_ticks(tmp_path):
             time.sleep(0.02)
-        (server,) = (child for child in children_of(process.pid) if "server" in command_of(child))
-        os.kill(server, signal.SIGKILL)
+        for child in children_of(process.pid):
+            if "server" in command_of(child):
+                os.kill(child, signal.SIGKILL)
         text, _ = process.communicate(timeout=100)
     whole = stored(tmp_path)["covered"] == [(AUSDT, 1, MANY)]
     assert process.returncode == (0 if whole else 1), text

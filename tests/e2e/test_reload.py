@@ -21,8 +21,13 @@ AGAIN = "the configuration was read again"
 REFUSED = "the configuration is refused, nothing changes"
 
 
+def whole(line: bytes) -> bool:
+    """Not one that is being written, or that a full disk cut off."""
+    return line.startswith(b"{") and line.endswith(b"}\n")
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines() if line.startswith(b"{")]
+    return [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if whole(line)]
 
 
 def hang_up(child: Child, path: Path, event: str) -> dict[str, Any]:

@@ -37,9 +37,14 @@ def until(condition: Callable[[], Any], said: Callable[[], object]) -> Any:
     return found
 
 
+def whole(line: bytes) -> bool:
+    """Not one that is being written, or that a full disk cut off."""
+    return line.startswith(b"{") and line.endswith(b"}\n")
+
+
 def lines(path: Path, **wanted: object) -> list[dict[str, Any]]:
     """The lines of a log that have these values."""
-    read = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.startswith(b"{")]
+    read = [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if whole(line)]
     return [line for line in read if wanted.items() <= line.items()]
 
 

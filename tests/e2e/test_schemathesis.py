@@ -25,7 +25,7 @@ from tradeback.store.accounts import open_accounts
 
 PROGRAM = Path(sys.executable).with_name("schemathesis")
 PASSWORD = "correct horse"
-RUN_S = 110
+RUN_S = 500
 CONFIG = """
 continue-on-failure = true
 workers = 1  # in several threads hypothesis trips over the compiler of Python 3.11

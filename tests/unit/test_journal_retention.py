@@ -120,6 +120,16 @@ def small_disk(mounted: Callable[[str], Path]) -> Path:
     return mounted("64k")
 
 
+def test_a_cursor_is_dropped_though_the_disk_is_full(small_disk: Path) -> None:
+    """Also one that was being made when the disk got full, or its process was killed."""
+    JournalCursor.open(small_disk, "whole").close()
+    (small_disk / "cursors" / "begun").touch()
+    fill(small_disk / "ballast")
+    for name in ("whole", "begun"):
+        assert drop_cursor(small_disk, name)
+    assert durable_places(small_disk) == {}
+
+
 def test_a_full_disk_is_an_error_that_passes_when_there_is_room_again(small_disk: Path) -> None:
     journal = small_disk / "journal"
     with opened(journal, 4096 + 64 * 128) as writer, JournalCursor.open(journal) as cursor:

@@ -212,14 +212,19 @@ def durable_places(folder) -> dict:
 def drop_cursor(folder, name) -> bool:
     """Forget a durable cursor, so that retention no longer waits for it; False where there is none.
 
-    Raises DataFolderError where a process has it open.
+    Raises DataFolderError where a process has it open. On a full disk too: nothing is written.
     """
-    path = os.path.join(folder, CURSORS_FOLDER, name)
-    if not os.path.exists(path):
+    cdef PlaceFile place = PlaceFile.__new__(PlaceFile)
+    place.path = os.path.join(folder, CURSORS_FOLDER, name)
+    if not os.path.exists(place.path):
         return False
-    place = PlaceFile.open(path)
-    os.unlink(path)
-    place.close()
+    try:
+        place._lock()
+        os.unlink(place.path)
+    except OSError as error:
+        raise folder_error(place.path, error) from error
+    finally:
+        place.close()
     return True
 
 

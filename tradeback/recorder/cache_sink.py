@@ -12,14 +12,19 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import structlog
+
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record, drop_cursor, durable_places
 from tradeback._fast.stats import Stats
+from tradeback.errors import DataFolderError
 from tradeback.model import EnigmaLevel, Price, Symbol
 from tradeback.recorder.indicators import enigma_message
 from tradeback.recorder.sinks import JOURNALS, Sink
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.recorder.table_rows import TableRows
 from tradeback.store.base import Cache
+
+log = structlog.get_logger(__name__)
 
 WRITES_A_TTL = 3  # a price that does not change is written so often before it would expire
 
@@ -105,8 +110,11 @@ class CacheSink(Sink):
         """It goes on at the newest record, so no journal waits for it."""
         super()._failed(error)
         for journal in JOURNALS:
-            if self.name in durable_places(self._folder / journal):
-                drop_cursor(self._folder / journal, self.name)
+            try:
+                if self.name in durable_places(self._folder / journal):
+                    drop_cursor(self._folder / journal, self.name)
+            except DataFolderError as refused:
+                log.error("a journal waits for the cache", journal=journal, reason=str(refused))
 
     def _write_everything(self) -> None:
         """Write each price and level, so that none expires, and all are there again where the cache lost them."""
