@@ -110,7 +110,7 @@ def assert_record_is_its_trades(row: bytes, trades: list[tuple[Decimal, Decimal]
 
 def await_read(path: Path, last_seq: int) -> None:
     """Wait until the reader wrote the record of that number."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while int(path.read_bytes().rsplit(b"\n", 2)[-2].split(b" ")[0]) < last_seq:
         assert time.monotonic() < deadline, "the reader never came to the end"
         time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -11,6 +12,8 @@ import pytest
 from tests.e2e.hubs import LOOPS, Closed, RawClient, mask_frame, request, run, served
 from tests.reference.batch import BINARY, CLOSE, PING, PONG, TEXT
 from tradeback.server.admission import origin_allowed
+from tradeback.server.counters import client_error
+from tradeback.server.protocol import ERROR_CODES
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -172,6 +175,8 @@ def test_every_malformed_message_is_answered_with_its_code_and_a_short_text() ->
                 assert (answer["type"], answer["code"]) == ("error", code), message[:60]
                 assert len(answer["message"]) < 200
             assert server.hub.stats.value("malformed_commands") == len(MALFORMED)
+            told = {code: server.hub.stats.value(client_error(code)) for code in ERROR_CODES}
+            assert +Counter(told) == Counter(code for _, code in MALFORMED)
             await client.leave()
 
     run(scenario())

@@ -10,6 +10,7 @@ from picows import WSListener, WSMsgType, ws_connect
 from tests.e2e.on_loop import run, until
 from tests.e2e.test_feeds import connects, running, settle, subscribed
 from tradeback.client import Client
+from tradeback.server.counters import client_error
 from tradeback.store.stats import Reading, read_stats
 
 # Those that only a fault moves which this test does not make, and the tests that see to them.
@@ -66,8 +67,9 @@ async def say_nonsense(url: str) -> None:
 
 
 def elsewhere(name: str) -> bool:
-    """Whether it is another test that moves it: `test_problems_are_counted`, and `test_metrics` for feeds' ages."""
-    return name in ELSEWHERE or name.startswith(("problems{", "feed_message_at_ns{"))
+    """Whether it is another test that moves it: `test_problems_are_counted`, `test_client_protocol` for what clients
+    are told of, and `test_metrics` for feeds' ages."""
+    return name in ELSEWHERE or name.startswith(("problems{", "client_errors{", "feed_message_at_ns{"))
 
 
 def moved(reading: Reading) -> set[str]:
@@ -99,7 +101,7 @@ def test_every_counter_moves(tmp_path: Path) -> None:
             assert values["clients"] == 1
             assert values["clients_total"] == 2
             assert values["clients_refused"] == 1
-            assert values["malformed_commands"] == 1
+            assert values["malformed_commands"] == values[client_error("malformed")] == 1
             assert values["feed_connects"] == sum(feed.connects for feed in server.feeds) == 4
             assert values["feed_disconnects"] == 1
 

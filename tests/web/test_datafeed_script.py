@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.api import ApiProcess
 from tests.e2e.fake_clock import FakeClock
-from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
+from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, await_given_up
 from tests.web.driven import Driven
 from tests.web.node import PATIENCE_S
 
@@ -128,6 +128,7 @@ def test_bars_of_an_outage_come_from_rest(tmp_path: Path) -> None:
             await_report(feed, lambda charts: all(chart["resets"] for chart in charts.values()))
             await_trades(sim, before + 300)
             sim.pause_and_drain()
+            await_given_up(second)
             recorder.await_stored(repaired=True)
             feed.ask("reset")
             await_equal(api, feed)

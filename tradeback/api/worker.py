@@ -344,7 +344,7 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         except OSError as error:
             self.log.debug("a client is gone: %s", error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered and logged there
-            self._refuse(conn.sock, error, conn.begun)
+            self._refuse(conn.sock, error, getattr(conn, "begun", b""))
         return False
 
     def _receive(self, conn: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tradeback._fast.listener import ClientListener, text_frame
 from tradeback.errors import CloseCode, DataFolderError, ProtocolError
 from tradeback.server import protocol
+from tradeback.server.counters import client_error
 from tradeback.server.protocol import CarriedSymbol, Ping, Subscribe, Unsubscribe
 from tradeback.server.sessions import Access, Credential, Standing
 
@@ -310,6 +311,7 @@ class Client:
             self.listener.close(CloseCode.MALFORMED, f"{self._malformed} malformed messages")
 
     def _send_error(self, code: str, message: str, symbols: list[str] | None = None) -> None:
+        self._hub.stats.increase(client_error(code))
         self.listener.send_text(protocol.error_message(code, message, symbols or ()))
 
 

@@ -12,6 +12,7 @@ from tradeback._fast.ingest import Ingest
 from tradeback.exchange.binance import STREAM_TYPES
 from tradeback.resources import RESOURCE_VALUES
 from tradeback.server.feed import Feeds
+from tradeback.server.protocol import ERROR_CODES
 from tradeback.store.stats import problems
 
 TELL_EVERY = 1.0  # seconds
@@ -33,6 +34,11 @@ COMPONENTS = (
 )
 
 
+def client_error(code: str) -> str:
+    """The name of the counter of an error that clients are told of."""
+    return f'client_errors{{code="{code}"}}'
+
+
 _VALUES = (
     ("sessions", "gauge", "logins that are known"),
     ("clients_authenticated", "gauge", "clients that are logged in"),
@@ -42,6 +48,7 @@ _VALUES = (
     ("symbols_forbidden", "counter", "symbols refused to clients that may not watch them"),
     ("watchlist_changes", "counter", "auto_subscribe and auto_unsubscribe messages sent"),
     ("session_updates", "counter", "times that the recorder told all that it knows of sessions"),
+    *((client_error(code), "counter", "errors that clients were told of, by code") for code in ERROR_CODES),
     ("journal_next_seq", "gauge", "number that the journal's next record gets, which is its position"),
     *(
         (
