@@ -45,10 +45,10 @@ from tradeback.tokens import load_secret
 CACHE_AWAY_S = 5.0  # nobody needs it, and each that asks may wait for REDIS_TIMEOUT
 BACKLOG = 1_024
 OTHER_DESCRIPTORS = 256  # of a worker beside its clients: connections to stores, and their files
+REQUESTS_FOLDER = "requests"  # of the counts of several workers
 
 _LIVES = re.compile(rb"GET /api/v1/health HTTP/1")
 _LIVES_OR_PRICE = re.compile(rb"GET /api/v1/(?:health|symbols/[A-Za-z0-9]{1,24}/price) HTTP/1")
-REQUESTS_FOLDER = "requests"  # of the counts of several workers
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +92,7 @@ def api(config: Config, ready_fd: int | None) -> None:
 
     def load_app() -> App[Request, Answer]:
         follow_levels(folder)
+        serving.at_once = waits_for_nothing(current)
         requests = Requests(shared)
         if current.log.performance:
             requests.tell_performance(current.log.performance)
@@ -114,7 +115,6 @@ def api(config: Config, ready_fd: int | None) -> None:
         workers,
         reload,
         drain=config.server.drain,
-        at_once=waits_for_nothing(config),
         unheard=unheard,
         alive=lambda: tell_supervisor("WATCHDOG=1") if watched else None,
     )
