@@ -16,12 +16,13 @@ from tradeback.errors import DataFolderError
 
 SEGMENT_BYTES = 4096 + 64 * 700
 TELL_EVERY = 40
+MANY = 20_000  # several times what a test waits for
 
 
 def main() -> None:
     folder, fd = sys.argv[1], int(sys.argv[2])
     writer = JournalWriter.open(folder, "sim/main", SEGMENT_BYTES)
-    failed = threading.Event()
+    failed, slow_from = threading.Event(), writer.next_seq + MANY
 
     def prepare() -> None:
         try:
@@ -42,6 +43,9 @@ def main() -> None:
             continue
         if seq % TELL_EVERY == 0:
             os.write(fd, seq.to_bytes(8, "little"))
+        if seq > slow_from:
+            # Nobody has killed it yet: on a busy machine the reader starts late, and has all of this to read.
+            time.sleep(0.001)
     sys.exit("prepare failed")
 
 

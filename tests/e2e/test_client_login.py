@@ -27,6 +27,12 @@ from tradeback.errors import ServerRefusedError, UnknownSymbolError
 from tradeback.passwords import hash_password
 
 PATIENCE = 60.0
+# `python -m tradeback`, as patient as `_patient` makes the clients of this process.
+TRADEBACK = f"""
+from tradeback.client import client
+client.LOGOUT_PATIENCE_S = {PATIENCE}
+import tradeback.__main__
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -282,7 +288,7 @@ def watch(there: Site, *arguments: str, **environment: str) -> subprocess.Comple
     """`tradeback watch` against the site, in a process of its own and without a terminal."""
     places = {"SERVER_PORT": str(there.api.port), "WS_PORT": str(there.running.server.ws_port)}
     return subprocess.run(
-        [sys.executable, "-m", "tradeback", "watch", *arguments],
+        [sys.executable, "-c", TRADEBACK, "watch", *arguments],
         env={**os.environ, **places, "DATA_DIR": str(there.running.folder), **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,

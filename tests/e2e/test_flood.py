@@ -19,7 +19,7 @@ import pytest
 from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, until
 from tests.e2e.on_loop import run
 from tests.e2e.running import ServerProcess, SimProcess
-from tradeback.log.repeats import REPEATS
+from tradeback.log.repeats import REPEATS, WINDOW_S
 from tradeback.server import connection
 
 MESSAGES = 10_000
@@ -44,7 +44,7 @@ class Endpoints:
 @pytest.mark.parametrize("kind", RUBBISH)
 def test_a_flood_leaves_a_short_log(tmp_path: Path, kind: str) -> None:
     flooded = asyncio.Event()
-    lines = 0
+    lines, began = 0, time.monotonic()
 
     async def behave(connection: ServerConnection) -> None:
         nonlocal lines
@@ -75,13 +75,14 @@ def test_a_flood_leaves_a_short_log(tmp_path: Path, kind: str) -> None:
                     assert await asyncio.to_thread(server.stop) == 0
 
     asyncio.run(scenario())
+    windows = int((time.monotonic() - began) / WINDOW_S) + 1
     warnings = [
         entry
         for entry in map(orjson.loads, (tmp_path / "server.log").read_text().splitlines())
         if entry["level"] != "info"
     ]
-    # Of each event so many in 10 s; a slow machine needs several times as long.
-    assert len(warnings) <= REPEATS * 10
+    # Of each event so many in a window, and how many were left out; a slow machine needs many windows.
+    assert len(warnings) <= REPEATS * max(10, 2 * windows)
 
 
 UNUSUAL = 40_000

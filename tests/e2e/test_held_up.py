@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.chaos.test_recorder import assert_stored_is_traded, until_all_trade
 from tests.e2e.logins import Logins
 from tests.e2e.running import (
     RecorderProcess,
@@ -76,3 +80,27 @@ def test_what_is_on_a_watchlist_begins_not_anew_where_the_recorder_comes_late(tm
     assert begun == [wanted]
     assert counted(tmp_path, "gap_trades") > 10
     assert status["gaps"] == {"open": 0, "unfillable": 0}
+
+
+@pytest.mark.embedded("its files are deleted")
+def test_a_server_without_table_and_journal_goes_on_where_the_history_ends(tmp_path: Path) -> None:
+    market = ("--symbols", "3", "--rate", "2000", "--no-history", "--weight-limit", "1000000", "--paused")
+    with SimProcess(*market) as sim:
+        carried = {"EXCHANGE_SYMBOLS": ",".join(sim.get("/sim/ledger"))}
+        for _ in range(2):
+            with (
+                ServerProcess(tmp_path, sim, **carried) as server,
+                RecorderProcess(tmp_path, sim) as recorder,
+            ):
+                server.await_subscribed(3)
+                sim.get("/sim/resume")
+                until_all_trade(sim)
+                sim.pause_and_drain()
+                await_given_up(server)
+                status = recorder.await_stored(repaired=True)
+                assert status["gaps"] == {"open": 0, "unfillable": 0}
+                assert_stored_is_traded(tmp_path, sim, 0)
+            shutil.rmtree(tmp_path / "sim" / "journal")
+            (tmp_path / "sim" / "table").unlink()
+            sim.get("/sim/resume")
+            until_all_trade(sim)

@@ -112,6 +112,19 @@ def test_a_symbol_begins() -> None:
     assert coverage.begin(2, 0, 0, 5) == []
 
 
+def test_a_server_that_lost_its_memory_does_not_begin_where_the_history_goes_on() -> None:
+    coverage = Coverage({1: [(50, 60)], 2: [(50, 120)], 3: [(150, 160)]})
+    lost, begin = REASONS["lost"], REASONS["begin"]
+    assert coverage.begin(1, 0, 100, 5) == [Gap(1, 61, 99, 5, lost), Gap(1, 0, 49, 5, begin)]
+    assert coverage.begin(1, 0, 100, 5) == []
+    coverage.add_trade(1, 100)
+    # It knows of trades before: between them nobody asked.
+    assert coverage.begin(1, 101, 200, 6) == [Gap(1, 101, 199, 6, begin)]
+    # Read again, after what it says is stored.
+    assert coverage.begin(2, 0, 100, 5) == [Gap(2, 0, 49, 5, begin)]
+    assert coverage.begin(3, 0, 100, 5) == [Gap(3, 0, 99, 5, begin)]
+
+
 def test_holes_are_what_nothing_accounts_for() -> None:
     coverage = Coverage({1: [(5, 10), (15, 20), (30, 31)], 2: [(1, 9)]}, [Gap(1, 12, 13, 1, 1)])
     assert coverage.holes() == [(1, 11, 11), (1, 14, 14), (1, 21, 29)]

@@ -57,9 +57,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]
 
 class Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn on a socket that is bound already. `load_app` is called in the process that answers, and `ready` once
-    it does; it may set `at_once`, which tells of a request by its first bytes that its answer waits for nothing and
-    needs no thread. `alive` is called by the main process, once a second at least, and what it tells systemd at its
-    start is `unheard`. Told to end, it answers for `drain` seconds more, and then what is under way."""
+    it does. `alive` is called by the main process, once a second at least, and what it tells systemd at its start is
+    `unheard`. Told to end, it answers for `drain` seconds more, and then what is under way."""
 
     def __init__(
         self,
@@ -75,7 +74,6 @@ class Gunicorn(BaseApplication):  # type: ignore[misc]
         unheard: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.drain = drain
-        self.at_once: Callable[[bytes], bool] = lambda begun: False
         self.alive = alive
         self.unheard = unheard
         # Shared with the processes that answer. One that ends because others take its place is told by nothing here.

@@ -1,7 +1,7 @@
 """gunicorn's worker with threads, made so that no client can keep a thread, the main loop or more than its memory.
 
     accept -> pending, in the poller -> a thread, once the whole request is here -> kept alive, in the poller
-                                     -> answered at once, where nothing can be in the way (`at_once` of the app)
+                                     -> answered at once, where it touches no store (AT_ONCE)
                                              \\-> sending, in the poller, while the client takes its time
                                              \\-> lingering, until the client has read the last answer of its connection
 
@@ -50,6 +50,7 @@ MAX_UNSENT_BYTES = 64 * 1024 * 1024  # of all answers that wait for their client
 LINGER_S = 1.0
 LINGER_BYTES = 1024 * 1024
 SWEEP_S = 0.5
+AT_ONCE = b"GET /api/v1/health HTTP/1"
 ROOM = 32  # connections that are closed at once where there are too many
 
 _BODY = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
@@ -322,10 +323,10 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
                 self._cut(conn)
 
     def enqueue_req(self, conn: Any) -> None:
-        """A request begins, or goes on. What waits for nothing is answered here, also while every thread waits for a
-        store; and that spares the way to a thread and back."""
+        """A request begins, or goes on. Whether the API lives is answered here, also while every thread waits for a
+        store."""
         here = self._guarded(conn, self._receive)
-        if here is None and self.app.at_once(conn.begun):
+        if here is None and conn.begun.startswith(AT_ONCE):
             here = self._guarded(conn, self._answer)
         if here is None:
             fs = self.tpool.submit(self._guarded, conn, self._answer)

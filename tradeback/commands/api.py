@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -46,9 +44,6 @@ CACHE_AWAY_S = 5.0  # nobody needs it, and each that asks may wait for REDIS_TIM
 BACKLOG = 1_024
 OTHER_DESCRIPTORS = 256  # of a worker beside its clients: connections to stores, and their files
 REQUESTS_FOLDER = "requests"  # of the counts of several workers
-
-_LIVES = re.compile(rb"GET /api/v1/health HTTP/1")
-_LIVES_OR_PRICE = re.compile(rb"GET /api/v1/(?:health|symbols/[A-Za-z0-9]{1,24}/price) HTTP/1")
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +87,6 @@ def api(config: Config, ready_fd: int | None) -> None:
 
     def load_app() -> App[Request, Answer]:
         follow_levels(folder)
-        serving.at_once = waits_for_nothing(current)
         requests = Requests(shared)
         if current.log.performance:
             requests.tell_performance(current.log.performance)
@@ -175,11 +169,3 @@ def _listen(config: Config) -> socket.socket:
             f"the API cannot listen on {host}, port {port}: {error.strerror or error}; stop what listens there, or "
             "choose another address (SERVER_HOST, SERVER_PORT)"
         ) from error
-
-
-def waits_for_nothing(config: Config) -> Callable[[bytes], bool]:
-    """Whether a request that begins with these bytes is answered without waiting for a store: whether the API lives
-    never needs one, and a price is in this machine's memory, where neither limits nor symbols are on another one."""
-    remote = config.cache.redis.addr or config.database.mysql.host
-    known = _LIVES if remote else _LIVES_OR_PRICE
-    return lambda begun: known.match(begun) is not None

@@ -14,6 +14,7 @@ from tradeback._fast.record import REASONS
 from tradeback.model import Gap
 
 GAP_BEGIN = REASONS["begin"]
+GAP_LOST = REASONS["lost"]
 
 Range = tuple[int, int]
 
@@ -94,10 +95,17 @@ class Coverage:
 
         So the beginning stays known: whoever repairs fetches those of its ids that were traded in the minute of
         the beginning, to make that minute whole, and then gives the rest up.
+
+        A server that knows of nothing before (`floor_id` 0), where trades are stored that came before, is one whose
+        table and journal are new: what was traded since the last of these is a gap like any other.
         """
         if floor_id >= first_id:
             return []
-        return self.add_gap(Gap(stream_id, floor_id, first_id - 1, ts_event, GAP_BEGIN))
+        found = []
+        after = self._of(stream_id).last_below(first_id) + 1
+        if floor_id == 0 < after < first_id:
+            found = self.add_gap(Gap(stream_id, after, first_id - 1, ts_event, GAP_LOST))
+        return found + self.add_gap(Gap(stream_id, floor_id, first_id - 1, ts_event, GAP_BEGIN))
 
     def give_up(self, gap: Gap) -> None:
         """The exchange cannot give those of the ids that are not stored; `gap.unfillable` tells why."""
@@ -196,6 +204,11 @@ class _Stream:
     def holds(self, trade_id: int) -> bool:
         at = bisect_right(self.firsts, trade_id) - 1
         return at >= 0 and self.lasts[at] >= trade_id
+
+    def last_below(self, trade_id: int) -> int:
+        """The highest stored id below `trade_id`; -1 where there is none."""
+        at = bisect_left(self.firsts, trade_id) - 1
+        return min(self.lasts[at], trade_id - 1) if at >= 0 else -1
 
     def gap_at(self, trade_id: int) -> Gap | None:
         at = bisect_right(self.gap_firsts, trade_id) - 1
