@@ -22,6 +22,13 @@ SIM_EXCHANGE = {
 }
 
 
+def logged(path: Path, **wanted: object) -> list[dict[str, Any]]:
+    """The JSON lines of a log that have these values; none that is being written, or that a full disk cut off."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    read = [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}\n")]
+    return [line for line in read if wanted.items() <= line.items()]
+
+
 class Child:
     """A process of ours, `process`. As a context manager it is ended at the end, where it has not ended before."""
 

@@ -1,4 +1,4 @@
-"""What was away for long and comes back: a process that got no time, a recorder that starts late."""
+"""What was away for long and comes back: a process that got no time, a late recorder, a memory that is lost."""
 
 from __future__ import annotations
 

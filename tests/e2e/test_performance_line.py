@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tests.e2e.api import ApiProcess
-from tests.e2e.child import ReadyChild
+from tests.e2e.child import ReadyChild, logged
 from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
 
 SAFETY = 60.0
@@ -23,11 +21,9 @@ def line(child: ReadyChild, wanted: Callable[[Line], object]) -> Line:
     """The first line of performance of which `wanted` is true: one that was before may tell less."""
     deadline = time.monotonic() + SAFETY
     while True:
-        for raw in child.log.read_bytes().splitlines(keepends=True):
-            if raw.startswith(b"{") and raw.endswith(b"\n"):
-                said: Line = orjson.loads(raw)
-                if said["event"] == "performance" and wanted(said):
-                    return said
+        for said in logged(child.log, event="performance"):
+            if wanted(said):
+                return said
         assert time.monotonic() < deadline, child.said()
         time.sleep(0.05)
 

@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from tests.e2e.api import ApiProcess
-from tests.e2e.child import Child
+from tests.e2e.child import Child, logged
 from tests.e2e.hubs import RawClient
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
 
@@ -21,20 +19,11 @@ AGAIN = "the configuration was read again"
 REFUSED = "the configuration is refused, nothing changes"
 
 
-def whole(line: bytes) -> bool:
-    """Not one that is being written, or that a full disk cut off."""
-    return line.startswith(b"{") and line.endswith(b"}\n")
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if whole(line)]
-
-
 def hang_up(child: Child, path: Path, event: str) -> dict[str, Any]:
     """Send SIGHUP and wait for the line that says what came of it."""
-    before = sum(line["event"] == event for line in lines(path))
+    before = len(logged(path, event=event))
     child.process.send_signal(signal.SIGHUP)
-    return until(lambda: [line for line in lines(path) if line["event"] == event][before:], path)[0]
+    return until(lambda: logged(path, event=event)[before:], path)[0]
 
 
 def until(condition: Callable[[], Any], path: Path) -> Any:
@@ -78,7 +67,7 @@ def test_the_server_takes_over_origins_and_levels(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGHUP)
         until(lambda: not upgrade(server.ws_port, page), server.log)
         assert server.stop() == 0
-        assert lines(server.log)[-1]["event"] != "server stopped"  # below the level that is logged now
+        assert logged(server.log)[-1]["event"] != "server stopped"  # below the level that is logged now
 
 
 def test_the_recorder_stays_and_takes_over_its_level(tmp_path: Path) -> None:

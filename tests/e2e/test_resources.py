@@ -14,12 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from tests.conftest import fill
 from tests.e2e.api import ApiProcess, ask
-from tests.e2e.child import SIM_EXCHANGE
+from tests.e2e.child import SIM_EXCHANGE, logged
 from tests.e2e.hubs import RawClient, request, run, served
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
 from tests.servers.services import settings_of
@@ -35,17 +34,6 @@ def until(condition: Callable[[], Any], said: Callable[[], object]) -> Any:
         assert time.monotonic() < deadline, said()
         time.sleep(0.05)
     return found
-
-
-def whole(line: bytes) -> bool:
-    """Not one that is being written, or that a full disk cut off."""
-    return line.startswith(b"{") and line.endswith(b"}\n")
-
-
-def lines(path: Path, **wanted: object) -> list[dict[str, Any]]:
-    """The lines of a log that have these values."""
-    read = [orjson.loads(line) for line in path.read_bytes().splitlines(keepends=True) if whole(line)]
-    return [line for line in read if wanted.items() <= line.items()]
 
 
 def limits_of(pid: int) -> list[str]:
@@ -70,7 +58,7 @@ class FewDescriptors(ServerProcess):
 def test_the_server_lets_as_many_in_as_it_has_descriptors(tmp_path: Path) -> None:
     with SimProcess("--paused") as sim, FewDescriptors(tmp_path, sim) as server:
         assert limits_of(server.process.pid) == ["270", "270"]
-        (said,) = lines(server.log, level="warning", max_clients=10_000)
+        (said,) = logged(server.log, level="warning", max_clients=10_000)
         assert (said["let_in"], said["hard_limit"], said["needed"]) == (14, 270, 10_256)
         assert "WS_MAX_CLIENTS" in said["event"]
 
@@ -93,15 +81,15 @@ def test_a_server_whose_descriptors_are_used_up_says_so_and_goes_on(tmp_path: Pa
             for _ in range(270):
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.ws_port), SAFETY))
             until(
-                lambda: lines(server.log, event="a resource is used up", resource="descriptors"), server.said
+                lambda: logged(server.log, event="a resource is used up", resource="descriptors"), server.said
             )
             until(lambda: "cannot accept connections: raise the limit" in server.said(), server.said)
         again = {"event": "there is enough of a resource again", "resource": "descriptors"}
-        until(lambda: lines(server.log, **again), server.said)
+        until(lambda: logged(server.log, **again), server.said)
         assert server.control(type="status")["type"] == "status"
         answer = until(lambda: answered(server.ws_port), server.said)
         assert b" 101 " in answer
-        assert len(lines(server.log, event="memory and disk cannot be watched at the moment")) <= 2
+        assert len(logged(server.log, event="memory and disk cannot be watched at the moment")) <= 2
         assert "Traceback" not in server.log.read_text()
         assert server.stop() == 0
 
@@ -148,14 +136,14 @@ def test_a_disk_that_fills_up_is_told_in_time(mounted: Callable[[str], Path]) ->
         with (disk / "some").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free - 16 * 1024 * 1024)
         until(lambda: states() == {"low"}, server.said)
-        until(lambda: lines(api.log, event="a resource gets low"), api.said)
+        until(lambda: logged(api.log, event="a resource gets low"), api.said)
         assert api.get("/api/v1/health/detailed")["status"] == "degraded"
         scraped = api.ask("/api/v1/metrics").body.decode()
         for name in ("server", "recorder", "api"):
             assert f'tradeback_{name}_resource_level{{resource="disk"}} 2.0' in scraped
         fill(disk / "ballast")
         until(lambda: states() == {"used up"}, server.said)
-        until(lambda: lines(api.log, event="a resource is used up"), api.said)
+        until(lambda: logged(api.log, event="a resource is used up"), api.said)
         # Nobody has failed: there is room in the segments that there are.
         assert api.get("/api/v1/health/ready")["status"] == "ok"
         (disk / "ballast").unlink()
@@ -163,9 +151,9 @@ def test_a_disk_that_fills_up_is_told_in_time(mounted: Callable[[str], Path]) ->
         until(lambda: states() == {"ok"}, server.said)
         for process in (server, recorder, api):
             until(
-                lambda log=process.log: lines(log, event="there is enough of a resource again"), process.said
+                lambda log=process.log: logged(log, event="there is enough of a resource again"), process.said
             )
-            told = [line["event"] for line in lines(process.log, resource="disk")]
+            told = [line["event"] for line in logged(process.log, resource="disk")]
             assert told[0] == "a resource gets low"
             assert "a resource is used up" in told
             # A line for each change, none for each look.
@@ -177,7 +165,7 @@ def test_a_journal_that_may_outgrow_its_disk_is_told_at_the_start(mounted: Calla
     disk = mounted("64m")
     segments = {**SEGMENTS, "JOURNAL_RETENTION_BYTES": "100MiB"}
     with SimProcess("--paused") as sim, ServerProcess(disk, sim, **segments) as server:
-        (said,) = lines(server.log, retention=100 * 1024 * 1024)
+        (said,) = logged(server.log, retention=100 * 1024 * 1024)
         assert "JOURNAL_RETENTION_BYTES" in said["event"]
         assert 0 < said["free"] < 64 * 1024 * 1024
         assert server.stop() == 0
@@ -185,9 +173,9 @@ def test_a_journal_that_may_outgrow_its_disk_is_told_at_the_start(mounted: Calla
 
 def test_a_ceiling_of_memory_that_is_reached_lets_nobody_in(tmp_path: Path) -> None:
     with SimProcess("--paused") as sim, ServerProcess(tmp_path, sim, RESOURCES_MEMORY="8MiB") as server:
-        (said,) = lines(server.log, by="RESOURCES_MEMORY", clients=10_000)
+        (said,) = logged(server.log, by="RESOURCES_MEMORY", clients=10_000)
         assert "WS_MAX_CLIENTS" in said["event"]
-        until(lambda: lines(server.log, event="a resource is used up", resource="memory"), server.said)
+        until(lambda: logged(server.log, event="a resource is used up", resource="memory"), server.said)
 
         until(lambda: b"no_memory" in answered(server.ws_port), server.said)
         assert ask(server.ws_port, "/health").status == 200
