@@ -10,6 +10,7 @@ from picows import WSListener, WSMsgType, ws_connect
 from tests.e2e.on_loop import run, until
 from tests.e2e.test_feeds import connects, running, settle, subscribed
 from tradeback.client import Client
+from tradeback.exchange.sim.app import Sim
 from tradeback.server.counters import client_error
 from tradeback.store.stats import Reading, read_stats
 
@@ -48,6 +49,9 @@ ELSEWHERE = {
 }
 
 
+SKIPPED = 20  # messages at once
+
+
 async def be_refused(url: str) -> None:
     """One request for a page that is not there."""
     host, port = url.removeprefix("http://").removesuffix("/health").rsplit(":", 1)
@@ -77,6 +81,16 @@ def moved(reading: Reading) -> set[str]:
     return values | {name for name, one in reading.histograms.items() if one.count and one.sum_ns}
 
 
+def all_moved(sim: Sim, left: set[str]) -> bool:
+    """Whether what is left is others'. Where no aggTrade was held, single trades are left out: on a busy machine they
+    always come first, or both lines are read so late that the one of trades counts as mute."""
+    if "held" in left and not any(
+        fault.kind == "skip" and not fault.over() for fault in sim.faults.on_stream("trade")
+    ):
+        sim.fault("skip", "trade", SKIPPED, None)
+    return all(map(elsewhere, left))
+
+
 def test_every_counter_moves(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, rate=1_000.0) as (sim, server):
@@ -90,7 +104,7 @@ def test_every_counter_moves(tmp_path: Path) -> None:
             await until(lambda: connects(server, "trade") > before)
             await until(lambda: min(subscribed(server).values()) == 4)
             async with Client(addresses["websocket"], sim.symbols) as client:
-                await until(lambda: all(map(elsewhere, everything - moved(read_stats(path)))))
+                await until(lambda: all_moved(sim, everything - moved(read_stats(path))))
                 assert client.connected
                 reading = read_stats(path)
             await settle(sim, server)
