@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from urllib.parse import urlsplit
 
 from bench.build import BenchError, extension
@@ -28,8 +28,8 @@ LIMITS = {f"LIMIT_{name}": "1000000000/minute" for name in ("PRICE", "SYMBOLS", 
 SYMBOLS = 200
 BARS = 1_000
 CONNECTIONS = 8
-WARM_UP_S = 0.1
-TURNS = 5
+WARM_UP_S = 0.05
+TURNS = 16
 START_TIMEOUT_S = 60.0
 
 Place = tuple[int, int]  # a port, and the id of the process that answers there
@@ -50,11 +50,11 @@ def measure(effort: Effort) -> list[Row]:
         fill(Path(folder))
         with _bare() as peer, answering_api(folder, LIMITS) as ours:
             for _ in range(effort.rounds):
-                # In short turns, for other programs of the machine come and go.
+                # In short turns, and by their median, for other programs of the machine come and go.
                 turns = [one_turn(peer, ours, effort) for _ in range(effort.of(TURNS, 1))]
-                bare.append(mean(theirs for theirs, _ in turns))
+                bare.append(median(theirs for theirs, _ in turns))
                 for name in ANSWERS:
-                    figures[name].append(mean(each[name] for _, each in turns))
+                    figures[name].append(median(each[name] for _, each in turns))
     return [
         compare(name, "requests/s/core", figures[name], "bare Falcon", bare, GOALS.get(name))
         for name in ANSWERS

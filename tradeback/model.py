@@ -162,7 +162,7 @@ class Price(NamedTuple):
             row.ask or None,
             row.day_volume if row.day >= now_ns // DAY_NS else 0.0,
             row.ts_event,
-            max(row.ts_recv, row.quote_ts_recv),
+            row.ts_recv if row.ts_recv > row.quote_ts_recv else row.quote_ts_recv,
         )
 
     def at(self, now_ns: int) -> Self:
@@ -178,7 +178,7 @@ class Price(NamedTuple):
             "ask": self.ask,
             "volume": self.volume,
             "timestamp": self.ts_event // MS_NS,
-            "stale_ms": max(0, now_ns - self.ts_recv) // MS_NS,
+            "stale_ms": (now_ns - self.ts_recv) // MS_NS if now_ns > self.ts_recv else 0,
         }
 
 

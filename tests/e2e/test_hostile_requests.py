@@ -265,6 +265,16 @@ def test_what_is_too_large_is_refused(api: ApiProcess, request_bytes: bytes, sta
     assert_is_ours(answer, udf=b"/udf/" in request_bytes)
 
 
+@pytest.mark.parametrize("host", [b"", b"a b", b"a/b", b"a:b", b"[", b"?", b"a\\b", b"-" * 256])
+def test_a_host_that_is_none_is_refused_after_one_that_was_good(api: ApiProcess, host: bytes) -> None:
+    ask = b"GET /api/v1/health HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n"
+    for good in (b"localhost", b"a", b"127.0.0.1:80"):
+        assert api.raw(ask % good).startswith(b"HTTP/1.1 200 ")
+        answer = api.raw(ask % host)
+        assert answer.startswith(b"HTTP/1.1 400 "), answer[:200]
+        assert_is_ours(answer, closes=False)
+
+
 def assert_is_ours(answer: bytes, *, udf: bool = False, closes: bool = True) -> None:
     """An error in the one shape, with the headers of every answer, and where it `closes` of itself, it says so."""
     head, _, body = answer.partition(b"\r\n\r\n")

@@ -10,6 +10,7 @@ from falcon import HTTPError, Request, Response, ResponseOptions
 
 JSON = "application/json"
 NO_STORE = "no-store"
+_OF_THIS_MOMENT = {"content-type": JSON, "cache-control": NO_STORE}
 UDF_PREFIXES = ("/api/v1/tradingview/", "/udf/")
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -49,9 +50,10 @@ class Refused(HTTPError):
         self.more = {**({"parameter": parameter} if parameter else {}), **more}
 
 
-def write_json(response: Answer, content: object, *, cache: str = NO_STORE) -> None:
-    """JSON as the body."""
-    write_bytes(response, orjson.dumps(content), cache=cache)
+def write_json(response: Answer, content: object) -> None:
+    """JSON as the body, of this moment."""
+    response.data = orjson.dumps(content)
+    response.tell(_OF_THIS_MOMENT)
 
 
 def write_bytes(response: Answer, body: bytes, *, cache: str = NO_STORE, kind: str = JSON) -> None:

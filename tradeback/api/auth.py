@@ -10,6 +10,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -75,7 +76,8 @@ class Sessions:
 
     def __init__(self, config: Config, stores: Stores, secret: bytes) -> None:
         self._config = config.session
-        self._trusted = config.server.trusted_proxies
+        # Tells the address of the client of a request.
+        self.address = partial(client_address, trusted=config.server.trusted_proxies)
         self._stores = stores
         self._secret = secret
 
@@ -124,10 +126,6 @@ class Sessions:
         accounts.add_session(session)
         tell_session(session_name(session.token_hash))
         return token, session
-
-    def address(self, request: Request) -> str:
-        """The client's address."""
-        return client_address(request, self._trusted)
 
     def _end(self, session: Session, now: float) -> int:
         """When a session that is used now will end."""

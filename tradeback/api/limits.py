@@ -14,6 +14,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
@@ -104,6 +105,9 @@ class Limit(NamedTuple):
     text: str
 
 
+UNKNOWN = Limit("", 0, 1, "")  # that of a route that was not asked for yet
+
+
 def group_of(template: str) -> str | None:
     """The group of a route, which is a field of the section `limits`; None where nothing is limited."""
     if template == EXEMPT:
@@ -144,17 +148,21 @@ class Limits:
         self._session = session
         self._address = address
         self._groups = {name: _limit(name, getattr(config, name)) for name in LimitsConfig.model_fields}
-        self._routes: dict[str, Limit | None] = {}
+        self._routes: dict[str | None, Limit | None] = {}
 
     def process_resource(self, request: Request, response: Answer, resource: object, params: Any) -> None:
-        template = request.uri_template or ""
-        try:
-            limit = self._routes[template]
-        except KeyError:
-            group = group_of(template)
-            limit = self._routes[template] = None if group is None else self._groups[group]
-        if limit is not None:
+        limit = self._routes.get(request.uri_template, UNKNOWN)
+        if limit is UNKNOWN:
+            group = group_of(request.uri_template or "")
+            limit = self._routes[request.uri_template] = None if group is None else self._groups[group]
+        if limit is None:
+            return
+        told = request.env
+        if "HTTP_AUTHORIZATION" in told or "HTTP_COOKIE" in told:
             self._count(limit, request, response)
+        else:
+            # Most requests bring nothing that could name a session, and need not be looked through for it.
+            self._take(limit, limit.amount, *_client(limit.name, self._address(request)), response)
 
     def count_unknown(self, request: Request, response: Answer, error: HTTPError, params: Any) -> None:
         """An error handler: what is asked at paths that do not exist counts as well."""
@@ -164,21 +172,20 @@ class Limits:
         raise error
 
     def _count(self, limit: Limit, request: Request, response: Answer) -> None:
-        address = _network(self._address(request))
-        told = request.env
-        session = None
-        # Most requests bring nothing that could name a session, and need not be looked through for it.
-        if ("HTTP_AUTHORIZATION" in told or "HTTP_COOKIE" in told) and limit.name != "auth":
-            session = self._session(request)
+        address = self._address(request)
+        session = None if limit.name == "auth" else self._session(request)
         if session is None:
-            self._take(limit, limit.amount, f"{limit.name}/{address}", response)
+            self._take(limit, limit.amount, *_client(limit.name, address), response)
         else:
-            self._take(limit, limit.amount * ADDRESS_SHARES, f"{limit.name}/all/{address}", response)
-            self._take(limit, limit.amount, f"{limit.name}/session/{session.hex()}", response)
+            everybody = _client(f"{limit.name}/all", address)
+            self._take(limit, limit.amount * ADDRESS_SHARES, *everybody, response)
+            key = f"{limit.name}/session/{session.hex()}"
+            self._take(limit, limit.amount, key, crc32(key.encode()), response)
 
-    def _take(self, limit: Limit, amount: int, key: str, response: Answer) -> None:
+    def _take(self, limit: Limit, amount: int, key: str, shift: int, response: Answer) -> None:
+        """Count one of `key`, whose windows begin `shift` seconds before others'."""
         seconds = limit.seconds
-        window, passed = divmod(int(time.time()) + crc32(key.encode()), seconds)
+        window, passed = divmod(int(time.time()) + shift, seconds)
         reset = seconds - passed
         count = self._counts.incr(f"{key}/{window}", seconds)
         headers = {
@@ -202,6 +209,13 @@ def _limit(name: str, text: str) -> Limit | None:
         return None
     item = parse(text)
     return Limit(name, item.amount, item.get_expiry(), text)
+
+
+@lru_cache(maxsize=10_000)
+def _client(beginning: str, address: str) -> tuple[str, int]:
+    """The key of who asks from there, and by how much its windows are shifted."""
+    key = f"{beginning}/{_network(address)}"
+    return key, crc32(key.encode())
 
 
 def _network(address: str) -> str:

@@ -42,7 +42,7 @@ class Measured:
         self._requests.count(
             request.uri_template or "none",
             request.method,
-            response.status_code,
+            response.status,
             time.perf_counter() - context.began,
         )
         end_request()
@@ -51,11 +51,14 @@ class Measured:
 class Bounded:
     """No body longer than MAX_BODY_BYTES or of a length that is not told, and no host that is none (RFC 9112, 3.2)."""
 
+    def __init__(self) -> None:
+        self._host = "localhost"  # the last one that was looked at and found to be one
+
     def process_request(self, request: Request, response: Answer) -> None:
         given = request.env
         host = given.get("HTTP_HOST")
-        if not (_HOST.fullmatch(host) if host is not None else given["SERVER_PROTOCOL"] == "HTTP/1.0"):
-            raise Refused(400, "bad_request", "The header Host must name this server, as host or host:port.")
+        if host != self._host:
+            self._check_host(host, given["SERVER_PROTOCOL"])
         if "HTTP_TRANSFER_ENCODING" in given:
             raise Refused(
                 411,
@@ -70,6 +73,14 @@ class Bounded:
                 f"A body may have {MAX_BODY_BYTES} bytes, not {request.content_length}.",
                 headers={"Connection": "close"},
             )
+
+    def _check_host(self, host: str | None, protocol: str) -> None:
+        if host is None:
+            good = protocol == "HTTP/1.0"
+        elif good := _HOST.fullmatch(host) is not None:
+            self._host = host
+        if not good:
+            raise Refused(400, "bad_request", "The header Host must name this server, as host or host:port.")
 
 
 class Cors:

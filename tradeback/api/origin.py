@@ -43,7 +43,7 @@ def _ours(origin: str, request: Request) -> bool:
 def client_address(request: Request, trusted: Sequence[Network]) -> str:
     """The address of the client: that of the connection, or where this is one of `trusted`, the last one in
     X-Forwarded-For that is none of them, for whatever stands before it anybody may have written."""
-    address = request.remote_addr or ""
+    address: str = request.env.get("REMOTE_ADDR", "")
     if not trusted:
         return address
     forwarded = (request.get_header("X-Forwarded-For") or "").split(",")[-MAX_HOPS:]

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 import structlog
+from falcon import http_status_to_code
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -82,6 +83,7 @@ class Requests(Collector):
     def __init__(self, shared: Path | None = None) -> None:
         self._lock = threading.Lock()
         self._routes: dict[str, _Timed] = {}  # whose sorts are "METHOD status"
+        self._answers: dict[tuple[str, Any], str] = {}  # of those sorts, by method and status
         self._questions = {f"{store} {kind}": _Timed() for store, kind in QUESTIONS}
         self._problems: Counter[str] = Counter()  # by "component level"
         self._gauges: dict[str, int] = {}  # by the names of RESOURCE_VALUES
@@ -94,15 +96,25 @@ class Requests(Collector):
         if shared is not None:
             threading.Thread(target=self._keep_writing, name="request counts", daemon=True).start()
 
-    def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        """One request. A method of the client's own invention is counted as `other`."""
-        answer = f"{method if method in METHODS else 'other'} {status}"
+    def count(self, route: str, method: str, status: Any, seconds: float) -> None:
+        """One request, its status as Falcon has it. A method of the client's own invention is counted as `other`."""
+        # Not by `_Timed.count`: a call for every request, in what is counted of every request.
+        answer = self._answers.get((method, status)) or self._answer(method, status)
+        bucket = bisect_left(BUCKETS_S, seconds)
         with self._lock:
             counted = self._routes.get(route)
             if counted is None:
                 counted = self._routes[route] = _Timed()
-            counted.count(answer, seconds)
+            counted.sorts[answer] = counted.sorts.get(answer, 0) + 1
+            counted.buckets[bucket] += 1
+            counted.seconds += seconds
             self._changed = True
+
+    def _answer(self, method: str, status: Any) -> str:
+        if method not in METHODS:
+            return f"other {http_status_to_code(status)}"
+        answer = self._answers[method, status] = f"{method} {http_status_to_code(status)}"
+        return answer
 
     def count_question(self, store: str, kind: str, ns: int) -> None:
         """One question to a store; both names are of QUESTIONS."""

@@ -75,10 +75,11 @@ class Store(Generic[Kind]):
         self._away: StoreError | None = None  # what it did not answer with last
         self._away_until = 0.0
         self._asking = 0  # the thread that asks again
+        self._use = _Use(self)
 
     def use(self) -> AbstractContextManager[Kind]:
         """The store, for as long as the block lasts. StoreError within it becomes `Unavailable`."""
-        return _Use(self)
+        return self._use
 
     def current(self) -> Kind:
         """The store as it stands now. StoreError where there is none."""
@@ -156,7 +157,8 @@ class Store(Generic[Kind]):
 
 
 class _Use(Generic[Kind]):
-    """One use of a store. A class, for a generator would cost as much as reading a price."""
+    """The uses of a store: it knows nothing of any one of them. A class, for a generator would cost as much as reading
+    a price."""
 
     __slots__ = ("_store",)
 
