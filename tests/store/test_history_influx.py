@@ -8,13 +8,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.servers.influx import InfluxServer
 from tests.store.conftest import influx_history, sqlite_config
+from tests.store.test_catalog import BTC
 from tests.store.test_history import DAY, DAY_NS, EVER, minute, minutes, tick
 from tradeback._fast.journal import JournalTrade, Record
 from tradeback._fast.stats import Stats
 from tradeback.errors import DataFolderError, HistoryError, UnknownSymbolError
+from tradeback.model import Gap
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
 from tradeback.store.base import HistoryBatch
@@ -130,15 +133,34 @@ def test_without_the_recorders_folder_points_are_read_and_places_are_not(
     history.close()
 
 
+# What stopped a recorder for ever: one symbol that the catalog had lost held up all others.
+UNKNOWN_BESIDE_KNOWN = HistoryBatch(
+    ticks=[tick(1, 1, stream_id=1), tick(9, 9, stream_id=7)],
+    minutes=[(1, minute(0)), (7, minute(0))],
+    gaps=[Gap(7, 10, 12, DAY, 1)],
+)
+
+
 def test_the_configuration_chooses_it_and_the_catalog_names_the_symbols(
     influx_server: InfluxServer, tmp_path: Path
 ) -> None:
     config = sqlite_config(tmp_path, **influx_server.environment)
-    open_catalog(config).close()
+    with closing(open_catalog(config)) as catalog:
+        catalog.sync_symbols([BTC])
     with closing(open_history(config, write=True)) as history:
         assert isinstance(history, InfluxHistory)
+        with capture_logs() as lines:
+            history.write(UNKNOWN_BESIDE_KNOWN)
+            history.write(UNKNOWN_BESIDE_KNOWN)
+        told = [line["stored_as"] for line in lines if "does not know" in line["event"]]
+        assert told == ["#7"]  # once
+        assert [one.trade_id for one in history.ticks(1, *EVER)] == [1]
+        assert [one.trade_id for one in history.ticks(7, *EVER)] == [9]
+        assert [bar.open_time for bar in history.bars(7, "1m", *EVER)] == [DAY]
+    with closing(open_history(config, write=False)) as history:
+        assert [one.trade_id for one in history.ticks(1, *EVER)] == [1]
         with pytest.raises(UnknownSymbolError, match="stream id 7"):
-            history.write(HistoryBatch(ticks=[tick(1, 1, stream_id=7)]))
+            next(history.ticks(7, *EVER))
     with closing(open_history(sqlite_config(tmp_path), write=False)) as history:
         assert not isinstance(history, InfluxHistory)
 

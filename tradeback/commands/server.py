@@ -151,8 +151,7 @@ async def load_symbols(config: Config) -> list[Symbol]:
             "the catalog is away, the symbols of the last start serve", reason=str(error), kept=len(kept)
         )
         return kept
-    if remote:
-        keep_symbols(folder, symbols)
+    keep_symbols(folder, symbols)
     return symbols
 
 

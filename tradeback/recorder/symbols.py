@@ -39,7 +39,8 @@ class SymbolBook:
             self._read_at = time.monotonic()
             by_id: dict[int | str, Symbol] = {symbol.stream_id: symbol for symbol in symbols}
             by_name: dict[int | str, Symbol] = {symbol.name: symbol for symbol in symbols}
-            self._symbols = by_id | by_name
+            # One that the catalog has no more, such as one that was restored from an older copy, is still that symbol.
+            self._symbols = self._symbols | by_id | by_name
             return symbols
 
     def known(self) -> list[Symbol]:

@@ -6,13 +6,14 @@ The schema is made and changed by `migrations/` alone; the tables here must equa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from sqlalchemy import (
     TIMESTAMP,
     Boolean,
@@ -43,11 +44,14 @@ from tradeback.store.base import SyncResult
 from tradeback.store.database import Database, again_where_undone, mysql_database, sqlite_database
 from tradeback.store.identity import exchange_of, has_journal, recognize
 from tradeback.store.schema import bring_up_to_date, metadata, version_of
+from tradeback.store.symbols_copy import kept_symbols
 
 CATALOG_FILE = "catalog.sqlite"
 ROWS_AT_ONCE = 5_000  # in one statement, whose length a server limits
 LAST_STREAM_ID = 65_535
 AMOUNT_DIGITS, AMOUNT_DECIMALS = 20, 8
+
+log = structlog.get_logger(__name__)
 
 
 class Amount(TypeDecorator[Decimal]):
@@ -143,6 +147,45 @@ class SqlCatalog:
             deactivated=tuple(ended + dropped),
         )
 
+    @again_where_undone
+    def put_back(self, kept: Sequence[Symbol]) -> None:
+        """Give the symbols that a data folder kept their stream ids again, where this catalog was restored from a copy
+        that is older than they are: else the next new ones would get these ids, which the journal has for them.
+
+        CatalogError where other symbols have got them already.
+        """
+        with self.database.read() as connection:
+            newest = max((symbol.stream_id for symbol in kept), default=0)
+            taken = _wrong(_read(connection), kept)
+            lost = newest > connection.execute(select(stream_id_mark.c.last_stream_id)).scalar_one()
+        if taken is None and not lost:
+            return
+        with self.database.change() as connection:
+            connection.execute(update(stream_id_mark).values(last_stream_id=stream_id_mark.c.last_stream_id))
+            last_id = connection.execute(select(stream_id_mark.c.last_stream_id)).scalar_one()
+            known = _read(connection)
+            taken = _wrong(known, kept)
+            if taken is not None:
+                raise CatalogError(
+                    f"The database {self.database.place} gives the stream id {taken.stream_id} to another symbol than "
+                    f"{taken.name}, which the journal has it for: it was restored from a copy that is too old. Restore "
+                    "a newer one, or name another data folder with DATA_DIR"
+                )
+            names = {symbol.name for symbol in known}
+            back = [one for one in kept if one.stream_id > last_id and one.name not in names]
+            for start in range(0, len(back), ROWS_AT_ONCE):
+                rows = [
+                    _row(one.info) | {"stream_id": one.stream_id}
+                    for one in back[start : start + ROWS_AT_ONCE]
+                ]
+                connection.execute(insert(symbolsmap), rows)
+            connection.execute(update(stream_id_mark).values(last_stream_id=max(last_id, newest)))
+        log.warning(
+            "the catalog was older than the journal: symbols that it had lost have their stream ids again",
+            catalog=self.database.place,
+            symbols=len(back),
+        )
+
     def symbols(self, *, active_only: bool = False) -> list[Symbol]:
         with self.database.read() as connection:
             return _read(connection, symbolsmap.c.is_active.is_(True)) if active_only else _read(connection)
@@ -175,10 +218,13 @@ def open_catalog(config: Config, *, create: bool = True) -> SqlCatalog:
             )
         bring_up_to_date(database)
         recognize(database, config.exchange.name, folder, create=create)
+        catalog = SqlCatalog(database)
+        if create and has_journal(folder):
+            catalog.put_back(kept_symbols(folder))
     except BaseException:
         database.close()
         raise
-    return SqlCatalog(database)
+    return catalog
 
 
 def catalog_database(config: Config, *, create: bool = False) -> Database:
@@ -252,6 +298,12 @@ def _read(connection: Connection, *conditions: ColumnElement[bool]) -> list[Symb
         select(symbolsmap.c.stream_id, *_INFO_COLUMNS).where(*conditions).order_by(symbolsmap.c.stream_id)
     )
     return [Symbol(SymbolInfo(*values), stream_id) for stream_id, *values in rows]
+
+
+def _wrong(known: Iterable[Symbol], kept: Iterable[Symbol]) -> Symbol | None:
+    """One of `kept` whose stream id has another name in a catalog."""
+    names = {symbol.stream_id: symbol.name for symbol in known}
+    return next((one for one in kept if names.get(one.stream_id, one.name) != one.name), None)
 
 
 def _insert(connection: Connection, infos: list[SymbolInfo], last_id: int) -> int:

@@ -1,4 +1,5 @@
-"""A copy of the catalog's symbols in the data folder, for a server that starts while the catalog's machine is away.
+"""A copy of the catalog's symbols in the data folder, for a server that starts while the catalog's machine is away, and
+for a catalog that was restored from a copy older than the journal.
 
 Stream ids never change, so that an old copy is short of symbols at worst.
 """
