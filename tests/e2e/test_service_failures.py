@@ -181,7 +181,7 @@ class Whole:
                 lambda: self.health()["sinks"][service.sink]["state"] == "failing",
                 self.health,
             )
-        for name in ("history", "bus", "cache"):
+        for name in ("history", "indicators", "bus", "cache"):
             if name != service.sink:
                 await_true(
                     f"the sink {name} has all",
@@ -203,7 +203,7 @@ class Whole:
         """All of it is caught up with, without anybody's help."""
         self.trade()
         self.recorder.await_stored()
-        for name in ("history", "bus", "cache"):
+        for name in ("history", "indicators", "bus", "cache"):
             await_true(f"the sink {name} is well", lambda name=name: not self.sink(name)["error"])
         await_true("the API answers all", lambda: self.answers() == {}, self.answers)
         await_true("health is well", lambda: self.health()["status"] == "ok", self.health)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from tests.store.conftest import sqlite_config
 from tradeback._fast.journal import JournalWriter
 from tradeback._fast.record import FLAGS
 from tradeback._fast.stats import Stats
+from tradeback.errors import HistoryError
 from tradeback.model import Bar, EnigmaLevel, SymbolInfo, Tick
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.indicators import EnigmaSink, enigma_message
 from tradeback.recorder.symbols import SymbolBook
-from tradeback.store.base import HistoryBatch
+from tradeback.store.base import History, HistoryBatch
 from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_sqlite import SqliteHistory
@@ -71,7 +73,7 @@ class Scene:
     def list(self, *names: str, active: bool = True) -> None:
         self.catalog.sync_symbols([SymbolInfo(name, name[0], "USDT", active, 2, 3) for name in names])
 
-    def sink(self, heard: Heard, history: SqliteHistory | None = None) -> EnigmaSink:
+    def sink(self, heard: Heard, history: History | None = None) -> EnigmaSink:
         sink = EnigmaSink(
             self.folder, self.stats, 0.0, history or self.history, SymbolBook(self.catalog), [heard]
         )
@@ -241,6 +243,73 @@ def test_a_store_that_takes_nothing_keeps_no_client_waiting(scene: Scene) -> Non
         time.sleep(0.01)
     assert scene.stats.value("sink_errors") == 0
     sink.stop()
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_levels_are_told_while_influxdb_is_away(scene: Scene, *, hangs: bool) -> None:
+    """From the start on, of symbols without trades before; InfluxDB takes no connection, or one and never answers."""
+    scene.store(30.0, 10.0, place=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if not hangs:
+            listener.close()
+        away = open_history(
+            sqlite_config(scene.folder.parent, INFLUX_URL=url, INFLUX_TIMEOUT="1s"), write=True
+        )
+        scene.stack.callback(away.close)
+        heard = Heard()
+        sink = scene.sink(heard, away)
+        scene.trade(15.0)
+        assert heard.until_price("AUSDT", 15.0).level == 25.0  # of the extremes that the data folder keeps
+        scene.trade(20.0)
+        assert heard.until_price("AUSDT", 20.0).level == 50.0
+        scene.trade(7.0, stream_id=2)
+        heard.until_price("BUSDT", 7.0)
+        assert scene.stats.value("sink_errors") == 0
+        sink.stop()
+
+
+class Late(SqliteHistory):
+    """A history that is away until it is let in."""
+
+    here = threading.Event()
+
+    def enigma(self, stream_id: int) -> EnigmaLevel | None:
+        if not self.here.is_set():
+            error = HistoryError("it is away")
+            error.away = True
+            raise error
+        return super().enigma(stream_id)
+
+    def write_enigma(self, levels: Sequence[EnigmaLevel]) -> None:
+        self.enigma(1)
+        super().write_enigma(levels)
+
+
+def test_what_was_stored_is_taken_up_once_the_history_is_there(scene: Scene) -> None:
+    scene.store(30.0, 10.0, place=1)
+    stored = [EnigmaLevel(1, 1, 12.0, 10.0, 30.0, 10.0), EnigmaLevel(2, 1, 5.0, None, 5.0, 5.0)]
+    scene.history.write_enigma(stored)
+    with closing(open_history(scene.config, write=True)) as history:
+        Late.here.clear()
+        history.__class__ = Late
+        heard, kept = Heard(), Heard()
+        sink = EnigmaSink(
+            scene.folder, scene.stats, 0.0, history, SymbolBook(scene.catalog), [heard], keepers=[kept]
+        )
+        sink.start()
+        scene.stack.callback(sink.stop)
+        scene.trade(20.0)
+        heard.until_price("AUSDT", 20.0)
+        Late.here.set()
+        # Of the one that traded meanwhile there is a newer level; the trades of the history do not move its price.
+        assert kept.until_price("BUSDT", 5.0) == stored[1]
+        sink.stop()
+        assert [name for name, _ in kept.levels] == ["BUSDT"]
+        assert [level.price for _, level in heard.levels] == [20.0]
+        newest = scene.history.enigma(1)
+        assert newest is not None
+        assert newest.price == 20.0
 
 
 def test_the_end_publishes_what_waits_for_its_second(scene: Scene) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers.mariadb import MariadbServer
+from tests.servers.nats import await_true
 from tests.servers.slow import SlowWay
 from tradeback.config import Config, load_config
 from tradeback.errors import CatalogError
@@ -58,7 +60,7 @@ def test_a_precision_that_changed_is_seen_within_a_minute(
     assert book.quantity_precision(1) == 5
     catalog.sync_symbols([info("BTCUSDT", 8)])
     monkeypatch.setattr(symbols, "READ_AGAIN_AFTER", 0.0)
-    assert book.quantity_precision(1) == 8
+    await_true(lambda: book.quantity_precision(1) == 8, "the precision is read again")
 
 
 def test_a_catalog_that_was_lost_costs_no_digit(catalog: SqlCatalog) -> None:
@@ -79,4 +81,27 @@ def test_a_catalog_that_is_away_leaves_what_is_known(
     assert book.quantity_precision(1) == 5
     with pytest.raises(CatalogError, match="it cannot be reached"):
         book.symbol(2)
+    catalog.close()
+
+
+def test_nobody_who_asks_for_what_is_known_waits_for_a_catalog_that_hangs(
+    mariadb_server: MariadbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = mariadb_server.environment_of(mariadb_server.new_database()) | {"MYSQL_TIMEOUT": "10m"}
+    with SlowWay(mariadb_server.port) as way:
+        environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim", **settings}
+        catalog = open_catalog(load_config(environ=environ | {"MYSQL_PORT": str(way.port)}))
+        catalog.sync_symbols([info("BTCUSDT")])
+        book = SymbolBook(catalog)
+        assert book.quantity_precision(1) == 5
+        catalog.sync_symbols([info("BTCUSDT", 4)])
+        way.delay = 3.0  # for each piece, of which a question has some
+        monkeypatch.setattr(symbols, "READ_AGAIN_AFTER", 0.0)
+        assert book.quantity_precision(1) == 5
+        reading = [thread for thread in threading.enumerate() if thread.name == "symbols"]
+        assert len(reading) == 1
+        assert book.quantity_precision(1) == 5
+        assert reading[0].is_alive()
+        way.delay = 0.0
+        await_true(lambda: book.quantity_precision(1) == 4, "what it was asked comes")
     catalog.close()

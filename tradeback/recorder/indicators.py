@@ -15,21 +15,17 @@ from typing import Any, Protocol
 import structlog
 
 from tradeback._fast.journal import JournalCursor, JournalTrade, Record
+from tradeback._fast.record import FLAGS
 from tradeback._fast.stats import Stats
 from tradeback.errors import StoreError
 from tradeback.model import EnigmaLevel
 from tradeback.recorder.levels import Levels, Seed
 from tradeback.recorder.sinks import Sink, journal_end
+from tradeback.recorder.stored_levels import Before, StoredLevels, stored_before
 from tradeback.recorder.symbols import SymbolBook
 from tradeback.store.base import History
 
 log = structlog.get_logger(__name__)
-
-# What was traded after a symbol's last published level is taken from the store at start, as far as this: more trades
-# than that show a symbol that trades on, whose next trade tells its level.
-TICKS_AT_START = 1_000
-STORE_RETRY_NS = 1_000_000_000
-FAR_FUTURE_NS = 2**63 - 1
 
 
 class LevelTarget(Protocol):
@@ -61,7 +57,8 @@ class EnigmaSink(Sink):
     `targets` and into the store. While it is far behind nothing is published: what was true an hour ago is no news.
     `keepers` are told at its start what is stored, too.
 
-    A store that takes nothing keeps nobody else waiting: the latest level of each symbol is stored later.
+    A store that is away keeps nobody else waiting: the latest level of each symbol is stored later, and what was
+    stored before is taken up later. Until then a level may be published again that was published before.
     """
 
     def __init__(
@@ -82,12 +79,11 @@ class EnigmaSink(Sink):
         self._keepers = keepers
         self._clock_ns = clock_ns
         self._levels = Levels(self._seed)
-        self._loaded = False
+        self._begun = False
         self._names: dict[int, str] = {}
         self._widened: deque[int] = deque()
-        self._unstored: dict[int, EnigmaLevel] = {}
-        self._store_from_ns = 0
-        self._store_error = ""
+        self._stored = StoredLevels(history, symbols)
+        self._newest: dict[int, EnigmaLevel] = {}  # stored ones of symbols that had no trade here yet
 
     def refresh(self, stream_id: int) -> None:
         """Bars of the symbol were stored that are not of trades: see to its highest and lowest price again. From
@@ -97,9 +93,16 @@ class EnigmaSink(Sink):
     def open(self) -> Mapping[str, int]:
         # First the place, then the prices: what is stored in between is read from the journal too.
         places = self._history.places()
-        if not self._loaded:
-            self._take_up()
-            self._loaded = True
+        if not self._begun:
+            try:
+                before = stored_before(self._history, self._symbols)
+            except StoreError as error:
+                log.warning("levels begin without those that are stored", reason=str(error))
+                self._stored.read_later()
+            else:
+                self._take_up(before)
+            self._stored.start()
+            self._begun = True
         return places
 
     def take(self, journal: str, records: list[Record]) -> None:
@@ -120,6 +123,7 @@ class EnigmaSink(Sink):
         """Nothing is kept with the places: after a crash `_take_up` finds what was not published."""
 
     def at_end(self) -> bool:
+        self._take_up(self._stored.taken())
         now_ns = self._clock_ns()
         while self._widened:
             stream_id = self._widened[0]
@@ -128,38 +132,21 @@ class EnigmaSink(Sink):
         moment = self._levels.next_due()
         if moment is not None and moment <= now_ns:
             self._publish(now_ns)
-        if self._unstored and now_ns >= self._store_from_ns:
-            self._store(now_ns)
         return False
 
     def finish(self) -> None:
         """What waits for its second is published now."""
-        now_ns = self._clock_ns()
-        self._publish(now_ns, everything=True)
-        self._store(now_ns)
+        self._publish(self._clock_ns(), everything=True)
+        self._stored.stop()
 
     def _publish(self, now_ns: int, *, everything: bool = False) -> None:
         due = self._levels.due(now_ns, everything=everything)
         for level in due:
-            self._unstored[level.stream_id] = level
+            self._stored.put(level)
             for target in self._targets:
                 target.publish(self._names[level.stream_id], level)
         self._levels.told(due, now_ns)
         self._stats.increase("levels", len(due))
-
-    def _store(self, now_ns: int) -> None:
-        try:
-            self._history.write_enigma(list(self._unstored.values()))
-        except StoreError as error:
-            if str(error) != self._store_error:
-                log.error("levels are published and not stored", reason=str(error))
-            self._store_error = str(error)
-            self._store_from_ns = now_ns + STORE_RETRY_NS
-            return
-        if self._store_error:
-            log.info("levels are stored again")
-        self._store_error = ""
-        self._unstored.clear()
 
     def _go_to_truth(self, journal: str, cursor: JournalCursor, saved: bool, stored: int | None) -> None:
         """Below the history's place all prices are in the store, above it they are read."""
@@ -168,27 +155,23 @@ class EnigmaSink(Sink):
         elif not saved or stored < cursor.seq:
             cursor.seek(stored)
 
-    def _take_up(self) -> None:
+    def _take_up(self, before: Sequence[Before]) -> None:
         """Take up where the last run was killed: a level may have changed and not been published. Of a symbol that
         never had one, the newest trade may be stored already, and not be read here any more."""
         now_ns = self._clock_ns()
-        stored = self._history.covered()
-        for symbol in self._symbols.read():
-            level = self._history.enigma(symbol.stream_id)
-            if level is not None:
-                since = level.ts_event
+        for symbol, level, ticks in before:
+            # Read later than its first trade came here, what is stored is not the latest any more.
+            late = FLAGS["late"] if symbol.stream_id in self._levels else 0
+            if level is not None and not late:
+                self._newest[symbol.stream_id] = level
                 for keeper in self._keepers:
                     keeper.publish(symbol.name, level)
-            elif symbol.stream_id in stored:
-                since = self._history.newest_tick(symbol.stream_id)
-            else:
-                continue
             self._names[symbol.stream_id] = symbol.name
-            for tick in self._history.ticks(symbol.stream_id, since, FAR_FUTURE_NS, limit=TICKS_AT_START):
-                self._levels.trade(tick.stream_id, tick.price, tick.ts_event, tick.flags, now_ns)
+            for tick in ticks:
+                self._levels.trade(tick.stream_id, tick.price, tick.ts_event, tick.flags | late, now_ns)
 
     def _seed(self, stream_id: int) -> Seed:
-        return Seed(self._history.extremes(stream_id), self._history.enigma(stream_id))
+        return Seed(self._history.extremes(stream_id), self._newest.pop(stream_id, None))
 
     def _name(self, stream_id: int) -> str:
         symbol = self._symbols.symbol(stream_id)

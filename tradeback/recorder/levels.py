@@ -83,6 +83,10 @@ class Levels:
     def __len__(self) -> int:
         return len(self._symbols)
 
+    def __contains__(self, stream_id: int) -> bool:
+        """Whether the symbol had a trade here."""
+        return stream_id in self._symbols
+
     def trade(self, stream_id: int, price: float, ts_event: int, flags: int, now_ns: int) -> bool:
         """A trade at `ts_event`, unix ns, `flags` as in the journal. False where the price cannot be one: such
         a record changes nothing."""

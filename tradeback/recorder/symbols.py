@@ -21,8 +21,9 @@ PRECISION_UNKNOWN = 8  # the finest that the exchange has
 
 class SymbolBook:
     """Reads the catalog again when it is asked for a symbol that it does not know, for each at most once a second,
-    and once a minute, since precisions may change. Where the catalog cannot be read, what was read last serves; who
-    asks for a symbol that is not in it gets a StoreError, as does `read`."""
+    and once a minute, since precisions may change: that in a thread of its own, so that nobody waits for a catalog that
+    is slow or hangs. Where it cannot be read, what was read last serves; who asks for a symbol that is not in it gets a
+    StoreError, as does `read`."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -31,6 +32,7 @@ class SymbolBook:
         self._asked: dict[int | str, float] = {}  # when it was last looked for in vain
         self._read_at = float("-inf")
         self._unknown: set[int] = set()
+        self._refreshing = threading.Lock()  # held while a thread reads it beside the others
 
     def read(self) -> list[Symbol]:
         """All symbols as the catalog has them now."""
@@ -73,16 +75,21 @@ class SymbolBook:
         now = time.monotonic()
         if found is None and now - self._asked.get(key, float("-inf")) > ASK_AGAIN_AFTER:
             self._asked[key] = now
-        elif now - self._read_at < READ_AGAIN_AFTER:
-            return found
+            self.read()
+            found = self._symbols.get(key)
+        elif now - self._read_at >= READ_AGAIN_AFTER and self._refreshing.acquire(blocking=False):
+            threading.Thread(target=self._refresh, name="symbols", daemon=True).start()
+        return found
+
+    def _refresh(self) -> None:
+        """Read it again; where that fails, the precisions that are known serve on for a while."""
         try:
             self.read()
-        except StoreError:
-            if found is None:
-                raise
-            # The precisions that are known serve on. Who asks next waits for nothing.
-            self._read_at = now - READ_AGAIN_AFTER + READ_AFTER_FAILURE
-        return self._symbols.get(key)
+        except StoreError as error:
+            log.debug("the symbols that were read last serve on", reason=str(error))
+            self._read_at = time.monotonic() - READ_AGAIN_AFTER + READ_AFTER_FAILURE
+        finally:
+            self._refreshing.release()
 
     def quantity_precision(self, stream_id: int) -> int:
         """Decimals of a symbol's quantities."""
