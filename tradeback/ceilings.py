@@ -6,6 +6,7 @@ Sources: getrlimit(2), proc_pid_status(5), statvfs(3); control groups as the ker
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -58,7 +59,12 @@ def descriptors() -> Use:
     """The open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Since Linux 6.2 the folder's size is their number; before it is 0, and they are counted.
-    used = os.stat(OWN_DESCRIPTORS).st_size or len(os.listdir(OWN_DESCRIPTORS))
+    try:
+        used = os.stat(OWN_DESCRIPTORS).st_size or len(os.listdir(OWN_DESCRIPTORS))
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        used = soft  # none is left to look with
     return Use(used, 0 if soft == resource.RLIM_INFINITY else soft, "the limit of open files")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from tradeback.errors import TradebackError
 from tradeback.store.stats import Reading, read_stats
 
 US_NS = 1_000
@@ -21,11 +22,16 @@ async def tell_performance(
     path: Path, every: float, *, counted: Sequence[str], levels: Sequence[str], times: Sequence[str]
 ) -> None:
     """Log a line every so many seconds until cancelled; 0: none. `counted` are counters, told as what was added since
-    the last line, `levels` gauges, and `times` histograms, whose p50, p95 and p99 of that time are told in us."""
+    the last line, `levels` gauges, and `times` histograms, whose p50, p95 and p99 of that time are told in us. Where
+    they cannot be read, as without a descriptor to spare, that line is left out."""
     before, since = read_stats(path), time.monotonic()
     while every:
         await asyncio.sleep(every)
-        now, at = read_stats(path), time.monotonic()
+        try:
+            now, at = read_stats(path), time.monotonic()
+        except (OSError, TradebackError) as error:
+            log.warning("what this process did cannot be told at the moment", reason=str(error))
+            continue
         added = {name: now.values[name].value - before.values[name].value for name in counted}
         log.info(
             "performance",

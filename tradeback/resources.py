@@ -21,7 +21,8 @@ from tradeback.errors import TradebackError
 
 LOOK_EVERY = 2.0  # seconds
 LOW, FULL = 0.85, 0.97  # of a limit
-ENOUGH_AGAIN = 0.9  # of what makes it low: one that goes to and fro is not told each time
+# Of what makes it low, and used up: one that goes to and fro is not told each time.
+ENOUGH_AGAIN, NOT_FULL_AGAIN = 0.9, 0.98
 RESOURCES = ("descriptors", "memory", "disk")
 # A client that is connected weighs at most so much (bench/crowd.py, `an idle client`), with some room.
 CLIENT_BYTES = 16 * 1024
@@ -157,7 +158,10 @@ class Resources:
 
     def _level_of_disk(self, free: int) -> Level:
         # Used up: the journal's next segment finds no room.
-        if free < self._config.journal.segment_bytes:
+        full = self._config.journal.segment_bytes
+        if self._levels["disk"] is Level.USED_UP:
+            full = round(full / NOT_FULL_AGAIN)
+        if free < full:
             return Level.USED_UP
         low = self._config.resources.disk_free
         if self._levels["disk"] is not Level.ENOUGH:
@@ -180,7 +184,7 @@ class Resources:
 
 
 def _level(use: Use, before: Level) -> Level:
-    if use.share >= FULL:
+    if use.share >= (FULL if before is not Level.USED_UP else FULL * NOT_FULL_AGAIN):
         return Level.USED_UP
     low = LOW if before is Level.ENOUGH else LOW * ENOUGH_AGAIN
     return Level.LOW if use.share >= low else Level.ENOUGH

@@ -76,7 +76,8 @@ def test_the_server_lets_as_many_in_as_it_has_descriptors(tmp_path: Path) -> Non
 
 def test_a_server_whose_descriptors_are_used_up_says_so_and_goes_on(tmp_path: Path) -> None:
     """Connections that never ask for anything take descriptors too."""
-    with SimProcess("--paused") as sim, FewDescriptors(tmp_path, sim, WS_HANDSHAKE_TIMEOUT="10m") as server:
+    settings = {"WS_HANDSHAKE_TIMEOUT": "10m", "LOG_PERFORMANCE": "1s"}
+    with SimProcess("--paused") as sim, FewDescriptors(tmp_path, sim, **settings) as server:
         with ExitStack() as stack:
             for _ in range(270):
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.ws_port), SAFETY))
@@ -84,8 +85,11 @@ def test_a_server_whose_descriptors_are_used_up_says_so_and_goes_on(tmp_path: Pa
                 lambda: logged(server.log, event="a resource is used up", resource="descriptors"), server.said
             )
             until(lambda: "cannot accept connections: raise the limit" in server.said(), server.said)
+            until(lambda: "what this process did cannot be told at the moment" in server.said(), server.said)
+        told = len(logged(server.log, event="performance"))
         again = {"event": "there is enough of a resource again", "resource": "descriptors"}
         until(lambda: logged(server.log, **again), server.said)
+        until(lambda: len(logged(server.log, event="performance")) > told, server.said)
         assert server.control(type="status")["type"] == "status"
         answer = until(lambda: answered(server.ws_port), server.said)
         assert b" 101 " in answer

@@ -57,6 +57,25 @@ def test_open_files_are_counted() -> None:
             os.close(descriptor)
 
 
+def test_where_none_is_left_to_count_them_with_all_are_open() -> None:
+    """Before Linux 6.2 they are counted by listing a folder, which takes one; here another folder stands for it, whose
+    size is not told either."""
+    script = """
+import os, resource
+from tradeback import ceilings
+ceilings.OWN_DESCRIPTORS = "/proc/self/task"
+assert ceilings.descriptors().used == 1
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+try:
+    while True:
+        os.open("/dev/null", os.O_RDONLY)
+except OSError:
+    use = ceilings.descriptors()
+assert (use.used, use.limit) == (64, 64), use
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_address_space_is_a_ceiling() -> None:
     said = limited(
         f"--as={512 * MIB}", "from tradeback.ceilings import memory; print(*memory(0)[:2], memory(0).by)"
