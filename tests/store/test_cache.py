@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.servers.redis import RedisServer
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
-from tradeback.model import RESOLUTIONS, Bar, Price
+from tradeback.model import RESOLUTIONS, Bar, Price, Symbol, SymbolInfo
 from tradeback.store.base import Cache, CachedBars, KeptBars, Login
+from tradeback.store.cache_prices import CachePrices
 from tradeback.store.cache_redis import open_cache
 
 SAFETY = 20.0
@@ -214,6 +215,37 @@ def test_the_specified_keys_and_json(redis_server: RedisServer) -> None:
     with pytest.raises(CacheError, match="another program writes our keys"):
         cache.prices(["ETHUSDT"])
     cache.close()
+
+
+def test_what_is_not_there_has_no_price_only_while_somebody_vouches_for_that(
+    redis_server: RedisServer,
+) -> None:
+    redis_server.empty()
+    names = ("BTCUSDT", "ETHUSDT")
+    btc, eth = (Symbol(SymbolInfo(name, name[:3], "USDT", True, 2, 5), n) for n, name in enumerate(names, 1))
+    cache = opened(redis_server, REDIS_PRICE_TTL="10m")
+    prices = CachePrices(cache)
+
+    def check_refused() -> None:
+        for ask in (lambda: prices.price(eth, 0), lambda: prices.prices([eth], 0)):
+            with pytest.raises(CacheError, match="Nobody writes prices"):
+                ask()
+
+    check_refused()
+    assert prices.prices([], 0) == []
+    cache.vouch_for_prices()
+    assert prices.price(btc, 0) is None
+    assert prices.prices([btc, eth], 0) == []
+    cache.write_prices({"BTCUSDT": BTC})
+    assert len(prices.prices([btc, eth], 0)) == 1
+    short = opened(redis_server, REDIS_PRICE_TTL="1s")
+    short.vouch_for_prices()
+    await_true(lambda: not cache.prices_vouched())
+    check_refused()
+    assert prices.price(btc, BTC.ts_event) == BTC
+    assert len(prices.prices([btc, eth], 0)) == 1
+    short.close()
+    prices.close()
 
 
 def test_a_price_that_nobody_writes_again_expires(redis_server: RedisServer) -> None:

@@ -123,6 +123,8 @@ class CacheSink(Sink):
         self._write_news(names, prices)
         same = {names[stream_id]: price for stream_id, price in prices.items()}
         self._cache.write_prices(same, announce=False)
+        if self._table.open():  # without a table nobody knows what there is
+            self._cache.vouch_for_prices()
         with self._lock:
             self._unwritten.update(self._levels)
         self._write_levels()

@@ -455,6 +455,14 @@ class Cache(Protocol):
         """The prices that are there, of these symbols, as they were written: `Price.at` brings one up to the day."""
         ...
 
+    def vouch_for_prices(self) -> None:
+        """Say that every price that there is was written, for as long as a price is kept."""
+        ...
+
+    def prices_vouched(self) -> bool:
+        """Whether that was said and holds: what has no price in the cache has none at all."""
+        ...
+
     def updates(self, after: str = "0", limit: int = 1000) -> list[Update]:
         """Updates after a place, by rising place, as far as the stream still has them; empty where none came."""
         ...

@@ -1,6 +1,7 @@
 """RedisCache: current prices, Enigma levels, bars and logins in Redis, under the specified keys.
 
     price:{symbol}                     {"price","bid","ask","volume","timestamp"}; expires
+    prices:vouched                     every price that there is was written; expires as a price does
     enigma:{symbol}                    {"symbol","level","ath","atl","current_price","fib_levels","timestamp"}
     cache:bars:{symbol}:{resolution}   {"version","start","end","bars":[[open_time,open,high,low,close,volume,
                                        trade_count]..]}; expires
@@ -52,6 +53,7 @@ REMEDIES: dict[type[Exception], str] = {
 }
 FAULTS = tuple(REMEDIES)
 
+PRICES_VOUCHED = "prices:vouched"
 VOUCHED = "bars:vouched"
 CHANGING = b"changing"
 MARK_SECONDS = 3600  # longer than any change takes
@@ -127,6 +129,14 @@ class RedisCache:
                     symbol: _price(text) for symbol, text in zip(part, texts, strict=True) if text is not None
                 }
         return found
+
+    def vouch_for_prices(self) -> None:
+        with self._trip("vouch for prices in", "write"):
+            self._redis.set(PRICES_VOUCHED, "1", px=self._price_ttl_ms)
+
+    def prices_vouched(self) -> bool:
+        with self._trip("read whether prices are written to", "read"):
+            return bool(self._redis.exists(PRICES_VOUCHED))
 
     def updates(self, after: str = "0", limit: int = 1000) -> list[Update]:
         with self._trip("read updates from", "read"):
