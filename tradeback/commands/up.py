@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ import structlog
 from tradeback.commands.children import Child, hang_up, keep_all_running
 from tradeback.commands.demo import cookie_notice, demo_login, page_address, secure_cookie
 from tradeback.commands.options import with_config
+from tradeback.commands.reloading import loader, reload_config
 from tradeback.commands.supervisor import feed_watchdog, on_end, tell_supervisor, without_supervisor
 from tradeback.commands.whole_replay import play_to_the_end
 from tradeback.config import Config
@@ -25,6 +26,10 @@ from tradeback.exchange.choice import DEFAULT_SIM, choose_exchange
 from tradeback.exchange.sim import Sim, SimConfig
 from tradeback.log import set_up_logging
 
+PASSED_ON = {
+    "config": "path",
+    "log-level": "log_level",
+}  # options of the processes, by where click keeps them
 DEFAULT_SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT")
 
 log = structlog.get_logger(__name__)
@@ -117,12 +122,19 @@ def up(
         replay=replay,
         speed=speed,
     )
-    path = click.get_current_context().params.get("path")
-    asyncio.run(_up(config, path, simulation, dict(os.environ), exit_at_end))
+    given = click.get_current_context().params
+    # What the file and the environment say, the processes read themselves, and again on SIGHUP.
+    options = [f"--{name}={given[key]}" for name, key in PASSED_ON.items() if given.get(key) is not None]
+    asyncio.run(_up(config, options, simulation, dict(os.environ), exit_at_end, loader()))
 
 
 async def _up(
-    config: Config, path: Path | None, simulation: SimConfig, environment: dict[str, str], exit_at_end: bool
+    config: Config,
+    options: list[str],
+    simulation: SimConfig,
+    environment: dict[str, str],
+    exit_at_end: bool,
+    load: Callable[[], Config],
 ) -> None:
     stop = asyncio.Event()
     children: list[Child] = []
@@ -139,9 +151,19 @@ async def _up(
                 child.kill()
         stop.set()
 
+    def hung_up() -> None:
+        if terminal is not None and _is_gone(terminal):
+            ask_to_end(signal.SIGHUP)
+        elif reload_config(load) is not None:
+            # Each of them reads its configuration again.
+            hang_up(children)
+
     on_end(ask_to_end)
+    terminal = next((number for number in range(3) if os.isatty(number)), None)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
     running = asyncio.create_task(
-        _run(config, path, simulation, environment, exit_at_end, children), name="up"
+        _run(config, options, simulation, environment, exit_at_end, children), name="up"
     )
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -164,9 +186,18 @@ async def _up(
     await running
 
 
+def _is_gone(terminal: int) -> bool:
+    """Whether the terminal that this was started from was closed."""
+    try:
+        os.tcgetpgrp(terminal)
+    except OSError:
+        return True
+    return False
+
+
 async def _run(
     config: Config,
-    path: Path | None,
+    options: list[str],
     simulation: SimConfig,
     environment: dict[str, str],
     exit_at_end: bool,
@@ -197,7 +228,6 @@ async def _run(
                 f"{simulation.replay} is to be played by the simulated exchange, and EXCHANGE_WS_ENDPOINT names "
                 f"another one, {exchange.ws_endpoint}: unset it"
             )
-        options = ["--log-level", config.log.level, *(["--config", str(path)] if path else [])]
         shared = {
             **without_supervisor(environment),
             "TRADEBACK_EXCHANGE": exchange.name,
@@ -257,9 +287,6 @@ async def _run(
             await play_to_the_end(sim, server, recorder, config.with_exchange("sim"), played)
             click.echo(f"All of {simulation.replay} is stored.")
         else:
-            loop = asyncio.get_running_loop()
-            # Each of them reads its configuration again.
-            loop.add_signal_handler(signal.SIGHUP, hang_up, children)
             await _unless_it_fails(sim, keep_all_running(children))
 
 
