@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +20,10 @@ from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, await_given_up
 from tests.servers.services import settings_of
 from tradeback._fast.journal import JournalBegin, JournalCursor
+from tradeback.store.history_sqlite import HISTORY_FILE
 
 SYMBOLS = 5
+SAFETY = 60.0
 
 
 def backup(folder: Path, target: Path) -> subprocess.CompletedProcess[str]:
@@ -87,3 +93,28 @@ def test_what_cannot_be_copied_is_a_sentence(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "could not be copied" in done.stderr
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_backup_that_was_ended_is_none(tmp_path: Path, signum: signal.Signals) -> None:
+    folder, target = tmp_path / "data", tmp_path / "copy"
+    (folder / "sim").mkdir(parents=True)
+    # Somebody writes into the history all the time, so that it cannot be copied yet.
+    with closing(sqlite3.connect(folder / "sim" / HISTORY_FILE, isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE some (one)")
+        writer.execute("BEGIN EXCLUSIVE")
+        command = [sys.executable, "-m", "tradeback", "backup", "--data-dir", str(folder), str(target)]
+        process = subprocess.Popen(command, env={**os.environ, "TRADEBACK_EXCHANGE": "sim"})
+        deadline = time.monotonic() + SAFETY
+        while not (parts := list(tmp_path.glob(".copy.*.part/*"))):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signum)
+        if signum == signal.SIGKILL:
+            assert process.wait(SAFETY) == -signum
+        writer.execute("COMMIT")
+    assert process.wait(SAFETY) in (128 + signum, -signum)
+    assert not target.exists()
+    assert parts[0].exists() == (signum == signal.SIGKILL)
+    assert backup(folder, target).returncode == 0
+    assert (target / HISTORY_FILE).exists()

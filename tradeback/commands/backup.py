@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tradeback.commands.interruption import Interruption
 from tradeback.commands.options import with_config
 from tradeback.commands.stored import decided
 from tradeback.config import Config
@@ -23,5 +24,6 @@ def backup(config: Config, target: Path) -> None:
     """
     config = decided(config)
     source = config.data.of(config.exchange.name)
-    copied = copy_folder(source, target)
+    with Interruption() as interruption:
+        copied = copy_folder(source, target, interruption.watch)
     click.echo(f"{config.exchange.name}: {copied / 1e6:,.1f} MB from {source} to {target}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -23,25 +24,34 @@ NAMED = CATALOG_FILE
 KEPT = (IDENTITY_FILE, "symbols.json", "session.secret", "demo.password")
 
 
-def copy_folder(source: Path, target: Path) -> int:
+def copy_folder(
+    source: Path, target: Path, watch: Callable[[Iterable[Path]], Iterable[Path]] = lambda files: files
+) -> int:
     """Copy what `source` keeps to `target`, which is made; return the bytes of the copy, which is on the disk then.
+    `watch` may end it between two files, by raising.
+
+    It is made beside `target`, as `.NAME.*.part`, and has its name once it is whole: one that was killed is never taken
+    for a backup.
 
     Errors: DataFolderError where there is nothing to copy, `target` is there already, or something cannot be copied:
-    of the target nothing is left then.
+    nothing is left then.
     """
     if not source.is_dir():
         raise DataFolderError(
             f"There is nothing at {source} to back up: name the data folder with --data-dir, and the exchange with "
             "--exchange"
         )
+    if os.path.lexists(target):
+        raise DataFolderError(f"{target} is there already: name a folder that is to be made")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        target.mkdir(mode=0o700, parents=True)
-    except FileExistsError:
-        raise DataFolderError(f"{target} is there already: name a folder that is to be made") from None
-    try:
-        return sum(path.stat().st_size for path in _copied(source, target))
+        part.mkdir(mode=0o700, parents=True)
+        size = sum(path.stat().st_size for path in watch(_copied(source, part)))
+        part.rename(target)
+        _flush(target.parent)
+        return size
     except BaseException as error:
-        shutil.rmtree(target)
+        shutil.rmtree(part, ignore_errors=True)
         if not isinstance(error, (OSError, sqlite3.Error)):
             raise
         raise DataFolderError(
