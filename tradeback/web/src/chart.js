@@ -66,6 +66,8 @@ export class Chart {
     });
     theme.onChange(() => this.#colour());
     this.#colour();
+    // A canvas cannot be read: this tells what is in it. docs/page.md has it for tests and other scripts.
+    Object.defineProperty(element, "drawn", { get: () => this.#drawn() });
   }
 
   /** Show a symbol, a `Quote`, at a resolution. What was shown before is gone at once. */
@@ -196,6 +198,8 @@ export class Chart {
       this.#bars[this.#bars.length - 1] = bar;
       onNextFrame(this.#paintLast);
     } else if (last === undefined || bar.time > last.time) {
+      // The frame that would have painted the last state of the bar before comes too late: only the last bar is painted.
+      this.#paintLast();
       this.#bars.push(bar);
       this.#tell("");
       this.#paintLast();
@@ -230,6 +234,21 @@ export class Chart {
     this.#volumes.update(this.#volumeOf(bar));
     if (this.#hovered === null || this.#hovered === bar.time) this.#paintLegend();
   };
+
+  /** Copies of what the library has, which is not always what it was last given. */
+  #drawn() {
+    const volumes = this.#volumes.data();
+    return {
+      bars: this.#candles.data().map(({ time, open, high, low, close }, at) => ({
+        ...{ time, open, high, low, close },
+        volume: volumes[at].value,
+      })),
+      levels: this.#candles.priceLines().map((line) => {
+        const { title, price } = line.options();
+        return { title, price };
+      }),
+    };
+  }
 
   #volumeOf(bar) {
     const color = theme.color(bar.close >= bar.open ? "up-volume" : "down-volume");
