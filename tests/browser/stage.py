@@ -18,6 +18,7 @@ ORIGIN = "http://tradeback.test"
 API = "/api/v1"
 MINUTE_S = 60
 NOON_S = 1_749_988_800  # of a day in June
+LONG_S = 3600
 BEGIN_S = NOON_S + 30  # what the clock shows at first
 FRAME_MS = 20  # longer than an animation frame
 FLASHES = """
@@ -50,7 +51,7 @@ class Stage:
         self.said: list[dict[str, Any]] = []
         self.sockets: list[WebSocketRoute] = []
         page.add_init_script(FLASHES)
-        page.clock.install(time=BEGIN_S)
+        page.clock.install(time=BEGIN_S - LONG_S)  # until it is paused it goes on by itself
         page.clock.pause_at(BEGIN_S)
         page.route(f"{ORIGIN}/**", self._answer)
         page.route_web_socket(lambda url: url.endswith(f"{API}/ws"), self._connected)

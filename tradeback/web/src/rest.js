@@ -55,9 +55,13 @@ const symbolPath = (symbol, rest = "") => `${API}/symbols/${encodeURIComponent(s
 export const login = (username, password) => ask("POST", `${API}/auth/login`, { username, password });
 export const logout = () => ask("POST", `${API}/auth/logout`);
 export const session = () => ask("GET", `${API}/auth/session`);
-/** The active symbols with this text in their names, the nearest first; all of them for the empty text. */
-export const search = (text, signal) =>
-  ask("GET", text ? `${API}/symbols?${new URLSearchParams({ q: text })}` : `${API}/symbols`, undefined, signal);
+/** The active symbols with this text in their names, the nearest first, `limit` at most; for the empty text any. */
+export function search(text, { limit, signal } = {}) {
+  const query = new URLSearchParams();
+  if (text) query.set("q", text);
+  if (limit !== undefined) query.set("limit", String(limit));
+  return ask("GET", query.size ? `${API}/symbols?${query}` : `${API}/symbols`, undefined, signal);
+}
 export const symbol = (name) => ask("GET", symbolPath(name));
 export const enigma = (name, signal) => ask("GET", symbolPath(name, "/enigma"), undefined, signal);
 

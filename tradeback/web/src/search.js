@@ -10,6 +10,8 @@ export class Search {
   #list = document.getElementById("found");
   #entries = [];
   #active = -1;
+  #fresh = false; // the list is that of what the input has now
+  #takesFirst = false; // Enter was pressed before that list was there
   #timer = 0;
   #asking = null;
 
@@ -36,32 +38,47 @@ export class Search {
   }
 
   close() {
-    clearTimeout(this.#timer);
-    this.#asking?.abort();
+    this.#outdate();
+    this.#entries = [];
+    this.#list.replaceChildren();
     this.#list.hidden = true;
     this.#input.ariaExpanded = "false";
-    this.#input.removeAttribute("aria-activedescendant");
   }
 
   #later() {
-    clearTimeout(this.#timer);
+    this.#outdate();
     this.#timer = setTimeout(() => this.#ask(), PAUSE_MS);
   }
 
+  /** Nothing in the list is to be taken for what the input has now, and no list of before is to come. */
+  #outdate() {
+    clearTimeout(this.#timer);
+    this.#asking?.abort();
+    this.#fresh = false;
+    this.#takesFirst = false;
+    this.#activate(-1);
+  }
+
   async #ask() {
+    clearTimeout(this.#timer);
     this.#asking?.abort();
     const asking = new AbortController();
     this.#asking = asking;
     try {
-      const found = await rest.search(this.#input.value.trim(), asking.signal);
+      const found = await rest.search(this.#input.value.trim(), { limit: MOST, signal: asking.signal });
       if (!asking.signal.aborted) this.#show(found);
     } catch (error) {
-      if (!asking.signal.aborted) this.onFailure(error);
+      if (asking.signal.aborted) return;
+      this.#takesFirst = false;
+      this.onFailure(error);
     }
   }
 
   #show(found) {
-    this.#entries = found.slice(0, MOST);
+    const takesFirst = this.#takesFirst;
+    this.#takesFirst = false;
+    this.#fresh = true;
+    this.#entries = found;
     const options = this.#entries.map((entry, at) => this.#option(entry, at));
     if (options.length === 0) {
       const none = document.createElement("li");
@@ -73,6 +90,7 @@ export class Search {
     this.#list.hidden = false;
     this.#input.ariaExpanded = "true";
     this.#activate(this.#entries.length > 0 ? 0 : -1);
+    if (takesFirst) this.#choose(0);
   }
 
   #option(entry, at) {
@@ -110,11 +128,20 @@ export class Search {
     this.onChoose(entry);
   }
 
+  /** Takes the active option, or the first one of the list that is still to come. */
+  #enter() {
+    if (this.#fresh || this.#active >= 0) this.#choose(this.#active);
+    else if (!this.#takesFirst) {
+      this.#takesFirst = true;
+      this.#ask();
+    }
+  }
+
   #key(event) {
     const last = this.#entries.length - 1;
     if (event.key === "ArrowDown") this.#activate(Math.min(this.#active + 1, last));
     else if (event.key === "ArrowUp") this.#activate(Math.max(this.#active - 1, Math.min(0, last)));
-    else if (event.key === "Enter" && !this.#list.hidden) this.#choose(this.#active);
+    else if (event.key === "Enter") this.#enter();
     else if (event.key === "Escape") {
       this.#input.value = "";
       this.#input.blur();

@@ -1,0 +1,129 @@
+"""What the page draws and takes, on a server whose every answer is written here and by a clock that only tests move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.browser.conftest import PATIENCE_MS
+from tests.browser.stage import BEGIN_S, MINUTE_S, NOON_S, Stage
+
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
+BTC = SYMBOLS[0]
+
+OpenStage = Callable[..., Stage]
+
+
+@pytest.fixture
+def open_stage(browser: Browser) -> Iterator[OpenStage]:
+    """Opens the page with this watchlist. Each test ends without errors that nobody caught."""
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def open_it(*watched: str) -> Stage:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        return Stage(page, *watched, symbols=SYMBOLS)
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def row(page: Page, symbol: str) -> Locator:
+    return page.locator(f"#watchlist [data-symbol={symbol}]")
+
+
+def charted(stage: Stage) -> None:
+    """Log in, and have some bars of a minute drawn."""
+    for minute, price in enumerate((100.0, 102.0, 101.0), start=-2):
+        stage.trades.append((NOON_S + minute * MINUTE_S, price, 1.0))
+    stage.trades.append((NOON_S, 103.0, 1.5))
+    stage.log_in()
+    stage.await_bars(stage.bars())
+
+
+def test_a_closed_candle_is_the_one_of_the_api(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    charted(stage)
+    stage.trade(104.0, 0.5, at_s=BEGIN_S)
+    stage.await_bars(stage.bars())
+    # The last trade of the minute arrives in the next one, and one of the next comes with it: no frame is between the
+    # last state of the candle and the first one of the candle after it.
+    stage.pass_time(1000 * (NOON_S + MINUTE_S - BEGIN_S) + 10)
+    stage.trade(99.0, 0.25, at_s=NOON_S + MINUTE_S - 0.01)
+    stage.pass_time(150)
+    stage.trade(98.0, 2.0, at_s=NOON_S + MINUTE_S + 0.15)
+    stage.await_bars(stage.bars())
+
+
+def test_levels_are_lines_in_the_chart(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    stage.answers[f"GET /symbols/{BTC}/enigma"] = lambda _: (200, enigma(50.0, at_ms=1))
+    charted(stage)
+    expect(stage.page.locator("#levels tr")).to_have_count(3)
+    assert stage.drawn()["levels"] == []
+    stage.page.keyboard.press("f")
+    lines = [{"title": "0%", "price": 90}, {"title": "50%", "price": 100}, {"title": "100%", "price": 110}]
+    in_order = sorted(stage.drawn()["levels"], key=lambda line: float(line["price"]))
+    assert in_order == lines
+    stage.page.keyboard.press("f")
+    assert stage.drawn()["levels"] == []
+
+
+def enigma(level: float, *, at_ms: int) -> dict[str, object]:
+    levels = {"0": 90.0, "50": 100.0, "100": 110.0}
+    return {"symbol": BTC, "level": level, "fib_levels": levels, "timestamp": at_ms}
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["a list is shown", "an answer is under way"])
+def test_enter_takes_what_was_typed(open_stage: OpenStage, seen: bool) -> None:
+    """Before the list of what was typed is there."""
+    stage = open_stage()
+    stage.log_in()
+    page = stage.page
+    page.keyboard.press("/")
+    page.keyboard.type("b")
+    stage.pass_time(200)
+    expect(page.locator("#found [aria-selected=true]")).to_have_attribute("data-symbol", BTC)
+    page.keyboard.press("Backspace")
+    page.keyboard.type("et")
+    if not seen:
+        stage.answers["GET /symbols"] = lambda _: None
+        stage.pass_time(200)
+        stage.until(lambda: len(stage.held) == 1, lambda: stage.asked)
+        del stage.answers["GET /symbols"]
+    expect(page.locator("#found [aria-selected=true]")).to_have_count(0)
+    page.keyboard.type("h")
+    page.keyboard.press("Enter")
+    expect(row(page, "ETHUSDT")).to_have_attribute("aria-selected", "true")
+    assert stage.watched == ["ETHUSDT"]
+    # Lists are as long as the page shows them.
+    assert {query.get("limit") for key, query in stage.asked if key == "GET /symbols"} == {"50"}
+
+
+def test_what_is_typed_after_enter_is_no_choice(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    stage.log_in()
+    stage.answers["GET /symbols"] = lambda _: None
+    page = stage.page
+    page.keyboard.press("/")
+    page.keyboard.type("e")
+    page.keyboard.press("Enter")
+    del stage.answers["GET /symbols"]
+    page.keyboard.type("x")
+    stage.pass_time(200)
+    expect(page.locator("#found")).to_contain_text("No symbol has this in its name.")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Backspace")
+    page.keyboard.press("Backspace")
+    page.keyboard.type("bn")
+    page.keyboard.press("Enter")
+    expect(row(page, "BNBUSDT")).to_have_attribute("aria-selected", "true")
+    assert stage.watched == ["BNBUSDT"]
