@@ -4,12 +4,13 @@ real server is too quick, too right or too polite to do. Nothing listens anywher
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Page, Route, WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, Route, WebSocketRoute, expect
 
 from tests.browser.conftest import PASSWORD, PATIENCE_MS
 from tradeback.api.page import DIST
@@ -78,6 +79,13 @@ class Stage:
     def await_bars(self, bars: list[dict[str, float]]) -> None:
         """Let time pass until the chart has drawn these."""
         self.until(lambda: self.drawn()["bars"] == bars, lambda: f"{self.drawn()['bars']}, not {bars}")
+
+    def await_text(self, locator: Locator, text: str) -> None:
+        """Let time pass until it has this text, as a regular expression."""
+        self.until(
+            lambda: re.fullmatch(text, locator.inner_text()) is not None,
+            lambda: f"{locator.inner_text()!r} in place of {text}",
+        )
 
     def drawn(self) -> Any:
         """What the chart has drawn, as docs/page.md tells."""

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import PATIENCE_MS
-from tests.browser.stage import BEGIN_S, MINUTE_S, NOON_S, Stage
+from tests.browser.stage import BEGIN_S, MINUTE_S, NOON_S, Query, Stage, Told
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 BTC = SYMBOLS[0]
@@ -67,12 +67,17 @@ def test_levels_are_lines_in_the_chart(open_stage: OpenStage) -> None:
     stage = open_stage(BTC)
     stage.answers[f"GET /symbols/{BTC}/enigma"] = lambda _: (200, enigma(50.0, at_ms=1))
     charted(stage)
+    stage.await_text(stage.page.locator("#enigma-level"), "50.00")
     expect(stage.page.locator("#levels tr")).to_have_count(3)
     assert stage.drawn()["levels"] == []
     stage.page.keyboard.press("f")
     lines = [{"title": "0%", "price": 90}, {"title": "50%", "price": 100}, {"title": "100%", "price": 110}]
     in_order = sorted(stage.drawn()["levels"], key=lambda line: float(line["price"]))
     assert in_order == lines
+    # They stay at another resolution.
+    stage.page.keyboard.press("2")
+    assert sorted(stage.drawn()["levels"], key=lambda line: float(line["price"])) == lines
+    assert [key for key, _ in stage.asked].count(f"GET /symbols/{BTC}/enigma") == 1
     stage.page.keyboard.press("f")
     assert stage.drawn()["levels"] == []
 
@@ -127,3 +132,42 @@ def test_what_is_typed_after_enter_is_no_choice(open_stage: OpenStage) -> None:
     page.keyboard.press("Enter")
     expect(row(page, "BNBUSDT")).to_have_attribute("aria-selected", "true")
     assert stage.watched == ["BNBUSDT"]
+
+
+def test_bars_that_could_not_be_had_are_asked_for_again(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    stage.trades.append((NOON_S, 103.0, 1.5))
+    failures = 3
+
+    def fails(query: Query) -> Told:
+        nonlocal failures
+        if query["resolution"] == "1h":  # the line beside the price
+            return 200, {"bars": []}
+        failures -= 1
+        if failures == 0:
+            del stage.answers[f"GET /symbols/{BTC}/bars"]
+        return 500, {"error": {"code": "internal", "message": "The history is away"}}
+
+    stage.answers[f"GET /symbols/{BTC}/bars"] = fails
+    stage.log_in()
+    note = stage.page.locator("#chart-note")
+    expect(note).to_have_text("No bars yet, trying again: The history is away")
+    stage.await_bars(stage.bars())
+    expect(note).to_be_hidden()
+    assert failures == 0
+
+
+def test_bars_that_could_not_be_had_come_with_the_connection(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    stage.trades.append((NOON_S, 103.0, 1.5))
+    busy = {"error": {"code": "busy", "message": "Too many ask"}}
+    stage.answers[f"GET /symbols/{BTC}/bars"] = lambda _: (503, busy, {"Retry-After": "600"})
+    stage.log_in()
+    expect(stage.page.locator("#chart-note")).to_contain_text("Too many ask")
+    del stage.answers[f"GET /symbols/{BTC}/bars"]
+    stage.pass_time(3_000)
+    assert stage.drawn()["bars"] == []
+    stage.sockets[-1].close()
+    expect(stage.page.locator("#pill")).to_have_attribute("data-state", "waiting")
+    stage.await_bars(stage.bars())
+    assert len(stage.sockets) == 2

@@ -20,6 +20,8 @@ const FIRST_BARS = 500;
 const OLDER_BARS = 1000;
 const MOST_BARS = 50_000;
 const NEAR_THE_EDGE = 60;
+const FIRST_BACKOFF_MS = 1000; // before the first bars are asked for again, shortened at random by up to a half
+const LONGEST_BACKOFF_MS = 30_000;
 
 export class Chart {
   #legend = document.getElementById("legend");
@@ -33,7 +35,7 @@ export class Chart {
   #precision = 2;
   #shown = null; // aborted once something else is shown
   #live = null;
-  #failed = null; // what was to be shown, where its bars could not be had
+  #hurry = null; // ends the pause before the first bars are asked for again
   #loadingOlder = false;
   #complete = false; // there are no older bars
   #lines = [];
@@ -70,7 +72,10 @@ export class Chart {
     Object.defineProperty(element, "drawn", { get: () => this.#drawn() });
   }
 
-  /** Show a symbol, a `Quote`, at a resolution. What was shown before is gone at once. */
+  /**
+   * Show a symbol, a `Quote`, at a resolution. What was shown before is gone at once; the first bars are asked for until
+   * they come.
+   */
   async show(quote, resolution) {
     this.clear();
     const { symbol, precision } = quote;
@@ -83,19 +88,39 @@ export class Chart {
     this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove } });
     this.#chart.applyOptions({ timeScale: { timeVisible: resolution.seconds < 86_400 } });
     this.#tell("Loading bars …");
-    try {
-      const bars = await rest.bars(symbol, resolution.name, { limit: FIRST_BARS, signal: shown.signal });
-      if (shown.signal.aborted) return;
-      this.#complete = bars.length < FIRST_BARS;
-      this.#setBars(bars);
-      this.toNow();
-      this.#tell(bars.length ? "" : "No trade of this symbol is stored yet.");
-      this.#live = this.#liveBars(quote, resolution, shown.signal);
-    } catch (error) {
-      if (shown.signal.aborted) return;
-      this.#failed = [quote, resolution];
-      this.#tell(`No bars: ${error.message}`);
+    const { signal } = shown;
+    for (let backoffMs = FIRST_BACKOFF_MS; ; backoffMs = Math.min(2 * backoffMs, LONGEST_BACKOFF_MS)) {
+      try {
+        const bars = await rest.bars(symbol, resolution.name, { limit: FIRST_BARS, signal });
+        if (signal.aborted) return;
+        this.#complete = bars.length < FIRST_BARS;
+        this.#setBars(bars);
+        this.toNow();
+        this.#tell(bars.length ? "" : "No trade of this symbol is stored yet.");
+        this.#live = this.#liveBars(quote, resolution, signal);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        await this.#pause(error, backoffMs, signal);
+        if (signal.aborted) return;
+      }
     }
+  }
+
+  /** Tell of bars that could not be had, and wait until it is time to ask again. */
+  #pause(error, backoffMs, signal) {
+    // What is refused for good may still be had from the server that is there after a lost connection.
+    const forGood = error instanceof rest.Refused && error.status < 500 && error.status !== 429;
+    this.#tell(forGood ? `No bars: ${error.message}` : `No bars yet, trying again: ${error.message}`);
+    const waitMs = Math.max(backoffMs * (0.5 + Math.random() / 2), 1000 * (error.retryAfter ?? 0));
+    return new Promise((resolve) => {
+      const timer = forGood ? undefined : setTimeout(resolve, waitMs);
+      this.#hurry = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      signal.addEventListener("abort", this.#hurry, { once: true });
+    });
   }
 
   /** Show nothing, and ask for nothing more. */
@@ -104,7 +129,7 @@ export class Chart {
     this.#shown = null;
     this.#live?.stop();
     this.#live = null;
-    this.#failed = null;
+    this.#hurry = null;
     this.#loadingOlder = false;
     this.#complete = false;
     this.#setBars([]);
@@ -116,10 +141,10 @@ export class Chart {
     this.#live?.update(price, volume);
   }
 
-  /** The connection is a new one: what was missed meanwhile is asked for. */
+  /** The connection is a new one: what was missed meanwhile is asked for, and what could not be had, at once. */
   restart() {
     if (this.#live !== null) this.#live.restart();
-    else if (this.#failed !== null) this.show(...this.#failed);
+    else this.#hurry?.();
   }
 
   /** Lines at these prices, by name; null for none. */

@@ -24,6 +24,7 @@ export class Enigma {
 
   /** Show a symbol's level. Where the server knows none yet, or has this switched off, a sentence says so. */
   async show(symbol, precision) {
+    if (symbol === this.#symbol && precision === this.#precision && this.#data !== null) return;
     this.#asking?.abort();
     const asking = new AbortController();
     this.#asking = asking;

@@ -127,6 +127,8 @@ function subscribe() {
 async function refresh() {
   try {
     await market.refresh(seen());
+    // Where the precision was not to be had before, the chart has another one.
+    if (shown !== null && market.quote(shown).described) showPrecisely();
   } catch (error) {
     failed(error);
   }
@@ -184,7 +186,8 @@ function showPrecisely() {
   const key = `${shown} ${precision} ${resolution.name}`;
   if (key === shownPrecisely) return;
   shownPrecisely = key;
-  chart.show(quote, resolution).then(paintLevels);
+  chart.show(quote, resolution);
+  paintLevels();
   enigma.show(shown, precision);
 }
 
