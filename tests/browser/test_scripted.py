@@ -63,6 +63,31 @@ def test_a_closed_candle_is_the_one_of_the_api(open_stage: OpenStage) -> None:
     stage.await_bars(stage.bars())
 
 
+def test_a_price_flashes_and_its_age_is_that_of_the_last_trade(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    charted(stage)
+    price = row(stage.page, BTC).locator(".row-price")
+    stage.trade(104.0, 0.5, at_s=BEGIN_S)
+    stage.await_text(price, "104.00")
+    assert stage.flashes() == []  # the first price is no change
+    # Two trades at the new price within a frame.
+    stage.send_prices((105.0, 0.5), (105.0, 0.5))
+    stage.await_text(price, "105.00")
+    expect(price).to_have_attribute("data-moved", "up")
+    assert stage.flashes() == [BTC]
+    stage.pass_time(1000)
+    stage.send_prices((104.0, 0.5))
+    stage.await_text(price, "104.00")
+    expect(price).to_have_attribute("data-moved", "down")
+    assert stage.flashes() == [BTC, BTC]
+    # What follows a subscription is no trade.
+    age = stage.page.locator("#stale")
+    stage.await_text(age, r"3\.\d s")
+    stage.send_prices((104.5, 0.0))
+    stage.await_text(price, "104.50")
+    stage.await_text(age, r"4\.\d s")
+
+
 def test_levels_are_lines_in_the_chart(open_stage: OpenStage) -> None:
     stage = open_stage(BTC)
     stage.answers[f"GET /symbols/{BTC}/enigma"] = lambda _: (200, enigma(50.0, at_ms=1))

@@ -8,7 +8,8 @@ const MANY = 6; // symbols, to describe which takes one long answer rather than 
 
 /**
  * One symbol. Prices are null until the first is known; `before` is yesterday's close, which changes are reckoned
- * from; `at` is when the price was last heard of, by performance.now().
+ * from; `moved` is which way the price went last, until that is painted; `at` is when the last trade was heard of, by
+ * performance.now().
  */
 export class Quote {
   constructor(symbol) {
@@ -65,9 +66,11 @@ export class Market {
   /** An update from the WebSocket. */
   update(symbol, price, volume) {
     const quote = this.quote(symbol);
-    quote.moved = quote.price === null ? 0 : Math.sign(price - quote.price);
+    // A second trade at that price, before the next frame, takes nothing from the change that the first one was.
+    if (quote.price !== null && price !== quote.price) quote.moved = Math.sign(price - quote.price);
     quote.price = price;
-    quote.at = performance.now();
+    // A volume of 0 is the price at the time of subscribing, however old that is.
+    if (volume > 0) quote.at = performance.now();
     if (quote.high !== null) quote.high = Math.max(quote.high, price);
     if (quote.low !== null) quote.low = Math.min(quote.low, price);
     if (quote.volume !== null) quote.volume += volume;

@@ -10,7 +10,7 @@ const FLASH_PAUSE_MS = 150;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Row {
-  #flashedAt = 0;
+  #flashedAt = -Infinity;
   #price = part("row-price");
   #change = part("row-change");
   #base = part("row-base");
