@@ -196,3 +196,36 @@ def test_bars_that_could_not_be_had_come_with_the_connection(open_stage: OpenSta
     expect(stage.page.locator("#pill")).to_have_attribute("data-state", "waiting")
     stage.await_bars(stage.bars())
     assert len(stage.sockets) == 2
+
+
+def test_what_one_may_not_watch_is_told_and_not_asked_for(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    charted(stage)
+    refusal = {
+        "error": {
+            "code": "symbol_not_allowed",
+            "message": "ETHUSDT is none of the symbols that you may watch.",
+        }
+    }
+    stage.answers["POST /marketwatch/ETHUSDT"] = lambda _: (403, refusal)
+    page = stage.page
+    page.keyboard.press("/")
+    page.keyboard.type("eth")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notices")).to_contain_text("ETHUSDT is none of the symbols")
+    expect(page.get_by_role("heading", name="BTC / USDT")).to_be_visible()
+    # The next one is asked for after it, and is the first that the server hears of.
+    page.keyboard.press("/")
+    page.keyboard.type("bnb")
+    page.keyboard.press("Enter")
+    expect(row(page, "BNBUSDT")).to_have_attribute("aria-selected", "true")
+    assert all("ETHUSDT" not in message["symbols"] for message in stage.said)
+    # What the WebSocket refuses is named.
+    refused = {
+        "type": "error",
+        "code": "symbol_not_allowed",
+        "message": "no",
+        "symbols": ["SOLUSDT", "XRPUSDT"],
+    }
+    stage.send(refused)
+    expect(page.locator("#notices")).to_contain_text("no: SOLUSDT, XRPUSDT")

@@ -127,6 +127,39 @@ for (const [text, rule] of Object.entries(CLOSE_CODES)) {
   });
 }
 
+test("closed for symbols that the session may not watch, it connects again without them", async (t) => {
+  const { client, server } = await pair(
+    t,
+    async (connection, index) => {
+      const { symbols } = await connection.subscribes(NAMES);
+      if (index > 0) {
+        assert.deepEqual(symbols, ["BTCUSDT"]);
+        connection.binary(encode([[1, 2, 3]]));
+        // Asked for anew by a caller, it is asked for again.
+        assert.deepEqual((await connection.next()).symbols, ["ETHUSDT"]);
+        connection.abort();
+        return;
+      }
+      connection.say({ type: "error", code: "unknown_symbols", message: "none", symbols: ["BTCUSDT"] });
+      connection.say({ type: "error", code: "symbol_not_allowed", message: "no", symbols: ["ETHUSDT", "SOLUSDT"] });
+      connection.close(4403, "asked too often");
+    },
+    { firstBackoffMs: 1, longestBackoffMs: 1 },
+  );
+  client.subscribe(...NAMES);
+  client.connect();
+  const { state, code, sentence } = await next(client, "state", ({ before }) => before === "connected");
+  assert.deepEqual([state, code], ["waiting", 4403]);
+  assert.match(sentence, /without that symbol: ETHUSDT, SOLUSDT$/);
+  assert.deepEqual(await updates(client, 1), [["BTCUSDT", 2, 3]]);
+  assert.deepEqual(client.symbols, NAMES);
+  client.subscribe("ETHUSDT");
+  // Another connection without a refusal: what was forbidden stays away, and ETHUSDT does not.
+  await inState(client, "waiting");
+  client.close();
+  assert.equal(server.connections.length, 2);
+});
+
 for (const [what, end] of [
   ["with a code of no table", (connection) => connection.close(4999)],
   ["by cutting the line", (connection) => connection.abort()],

@@ -23,6 +23,7 @@ const MESSAGE_CHARACTERS = 5000; // of a subscription: at three bytes each, what
 const MAX_ID = 65535;
 const UNCLEAN = 1006; // the browser's code for a connection that ended without one
 const UNAUTHENTICATED = 4401;
+const SYMBOL_FORBIDDEN = 4403;
 
 /**
  * @typedef {"idle" | "connecting" | "connected" | "waiting" | "refused" | "unauthorized"} State
@@ -95,12 +96,14 @@ export class Client {
   #told = new Set();
   /** @type {Set<string>} */
   #auto = new Set();
-  /** @type {Set<string>} */
-  #refused = new Set();
+  /** @type {Map<string, unknown>} the code of the refusal, by symbol */
+  #refused = new Map();
   /** @type {Set<string>} */
   #later = new Set();
   /** @type {string[]} by id */
   #names = [];
+  /** @type {Set<string>} for asking for which an earlier connection was closed */
+  #forbidden = new Set();
 
   #decoder = new FrameDecoder();
   #heard = false; // since the last look
@@ -162,6 +165,7 @@ export class Client {
     globalThis.addEventListener?.("online", this.#onNetwork);
     globalThis.addEventListener?.("offline", this.#onNetwork);
     this.#backoffMs = this.#options.firstBackoffMs;
+    this.#forbidden.clear(); // it may be another login
     this.#open();
   }
 
@@ -185,6 +189,7 @@ export class Client {
       const name = symbol.toUpperCase();
       this.#wanted.set(name, (this.#wanted.get(name) ?? 0) + 1);
       this.#refused.delete(name);
+      this.#forbidden.delete(name);
     }
     this.#flushSoon();
   }
@@ -266,12 +271,21 @@ export class Client {
       return;
     }
     const sentence = `${this.#url} closed with ${code}${told}: ${rule.when}; connect again: ${rule.reconnect}`;
-    if (rule.waitMs) {
+    const forbidden = code === SYMBOL_FORBIDDEN ? this.#notAllowed : [];
+    if (forbidden.length) {
+      for (const name of forbidden) this.#forbidden.add(name);
+      this.#wait(`${sentence}: ${forbidden.join(", ")}`, code);
+    } else if (rule.waitMs) {
       const [from, to] = rule.waitMs;
       this.#wait(sentence, code, from + Math.random() * (to - from));
     } else {
       this.#end(code === UNAUTHENTICATED ? "unauthorized" : "refused", sentence, code);
     }
+  }
+
+  /** What this connection was told that the session may not watch. */
+  get #notAllowed() {
+    return [...this.#refused].filter(([, why]) => why === "symbol_not_allowed").map(([name]) => name);
   }
 
   #askWhetherLoggedIn() {
@@ -383,7 +397,8 @@ export class Client {
 
   #flush() {
     if (this.#state !== "connected") return;
-    const added = this.symbols.filter((name) => !this.#told.has(name) && !this.#refused.has(name));
+    const [told, refused, forbidden] = [this.#told, this.#refused, this.#forbidden];
+    const added = this.symbols.filter((name) => !told.has(name) && !refused.has(name) && !forbidden.has(name));
     const dropped = [...this.#told].filter((name) => !this.#wanted.has(name));
     for (const name of dropped) this.#told.delete(name);
     for (const name of added) this.#told.add(name);
@@ -504,7 +519,7 @@ export class Client {
   #refuse(message) {
     for (const symbol of Array.isArray(message.symbols) ? message.symbols : []) {
       this.#told.delete(symbol);
-      this.#refused.add(symbol);
+      this.#refused.set(symbol, message.code);
       if (message.code === "not_now") this.#later.add(symbol);
     }
     this.#emit("error", message);

@@ -46,8 +46,7 @@ const search = new Search({
   onChoose: async (entry) => {
     market.describe(entry);
     watchlist.focus();
-    await add(entry.symbol);
-    show(entry.symbol);
+    if (await add(entry.symbol)) show(entry.symbol);
   },
   onFailure: failed,
 });
@@ -59,7 +58,7 @@ const live = new Live({
   onEnigma: (data) => enigma.update(data),
   // Another tab or program of this user has changed the watchlist.
   onWatchlist: () => loadWatchlist().catch(failed),
-  onRefused: (message) => notify(message.message),
+  onRefused: ({ message, symbols = [] }) => notify([message, symbols.join(", ")].filter(Boolean).join(": ")),
   onState: (state) => {
     panel.changed();
     if (state !== "connected" || shown === null) return;
@@ -134,13 +133,16 @@ async function refresh() {
   }
 }
 
+/** Put a symbol on the watchlist. False where the user may not watch it, and to show it would be refused too. */
 async function add(symbol) {
   try {
     setWatchlist(await rest.watch(symbol));
     refresh();
   } catch (error) {
     failed(error);
+    return error.status !== 403;
   }
+  return true;
 }
 
 async function arrange(symbols) {
