@@ -112,6 +112,27 @@ def enigma(level: float, *, at_ms: int) -> dict[str, object]:
     return {"symbol": BTC, "level": level, "fib_levels": levels, "timestamp": at_ms}
 
 
+def test_an_older_level_does_not_replace_a_newer_one(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    stage.answers[f"GET /symbols/{BTC}/enigma"] = lambda _: None
+    charted(stage)
+    assert len(stage.held) == 1
+    level = stage.page.locator("#enigma-level")
+    stage.send({"type": "enigma", "data": enigma(60.0, at_ms=2_000)})
+    stage.await_text(level, "60.00")
+    with stage.page.expect_response("**/enigma") as answer:
+        stage.release(stage.held.pop(), 200, enigma(40.0, at_ms=1_000))
+    answer.value.finished()
+    # Another answer that comes after it is shown.
+    stage.page.keyboard.press("/")
+    stage.pass_time(200)
+    expect(stage.page.locator("#found [aria-selected=true]")).to_be_visible()
+    stage.pass_time()
+    expect(level).to_have_text("60.00")
+    stage.send({"type": "enigma", "data": enigma(61.0, at_ms=2_500)})
+    stage.await_text(level, "61.00")
+
+
 @pytest.mark.parametrize("seen", [True, False], ids=["a list is shown", "an answer is under way"])
 def test_enter_takes_what_was_typed(open_stage: OpenStage, seen: bool) -> None:
     """Before the list of what was typed is there."""
@@ -229,3 +250,35 @@ def test_what_one_may_not_watch_is_told_and_not_asked_for(open_stage: OpenStage)
     }
     stage.send(refused)
     expect(page.locator("#notices")).to_contain_text("no: SOLUSDT, XRPUSDT")
+
+
+def test_nothing_of_a_user_is_left_for_the_next_one(open_stage: OpenStage) -> None:
+    stage = open_stage(BTC)
+    stage.answers[f"GET /symbols/{BTC}/enigma"] = lambda _: (200, enigma(50.0, at_ms=1))
+    charted(stage)
+    page = stage.page
+    page.keyboard.press("f")
+    stage.trade(104.0, 0.5, at_s=BEGIN_S)
+    stage.await_text(page.locator("#enigma-level"), "50.00")
+    stage.await_text(page.locator("#price"), "104.00")
+    page.keyboard.press("/")
+    page.keyboard.type("secret")
+    # A list that was asked for before the end arrives after it.
+    stage.answers["GET /marketwatch"] = lambda _: None
+    stage.send({"type": "auto_subscribe", "data": {"symbol": BTC, "id": 1}})
+    stage.until(lambda: len(stage.held) == 1, lambda: stage.asked)
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_label("Username")).to_be_visible()
+    stage.watched = []
+    del stage.answers["GET /marketwatch"]
+    stage.release(stage.held.pop(), 200, {"symbols": [BTC]})
+    stage.log_in("another")
+    expect(page.get_by_text("Nothing is watched yet")).to_be_visible()
+    stage.pass_time(1_000)
+    assert page.locator("#symbol").inner_text().strip() == ""
+    for figure in ("price", "high", "low", "volume", "enigma-level", "stale"):
+        expect(page.locator(f"#{figure}")).to_have_text("\N{EN DASH}")
+    expect(page.locator("#levels tr")).to_have_count(0)
+    expect(page.get_by_role("combobox")).to_have_value("")
+    expect(page).to_have_title("Trade-Back")
+    assert stage.drawn() == {"bars": [], "levels": []}

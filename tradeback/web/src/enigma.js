@@ -32,10 +32,19 @@ export class Enigma {
     this.#precision = precision;
     this.#set(null, "");
     try {
-      this.#set(await rest.enigma(symbol, asking.signal), "");
+      const data = await rest.enigma(symbol, asking.signal);
+      // A message of the WebSocket may be quicker than an answer that was made before it.
+      if (this.#data === null || data.timestamp >= this.#data.timestamp) this.#set(data, "");
     } catch (error) {
       if (!asking.signal.aborted && this.#data === null) this.#set(null, error.message);
     }
+  }
+
+  /** Show nothing, and ask for nothing more. */
+  clear() {
+    this.#asking?.abort();
+    this.#symbol = null;
+    this.#set(null, "");
   }
 
   /** The data of an `enigma` message. */

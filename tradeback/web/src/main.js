@@ -8,7 +8,7 @@ import * as format from "./format.js";
 import { onNextFrame } from "./frame.js";
 import { Live } from "./live.js";
 import { Login } from "./login.js";
-import { keepFresh, Market } from "./market.js";
+import { keepFresh, Market, Quote } from "./market.js";
 import { notify } from "./notices.js";
 import * as rest from "./rest.js";
 import { Search } from "./search.js";
@@ -20,6 +20,9 @@ const element = (id) => document.getElementById(id);
 const desk = element("desk");
 const help = element("help");
 
+const NOTHING = new Quote("\u00a0");
+
+let visits = 0; // logins and their ends; an answer to what was asked before the last one is nobody's
 let shown = null; // the symbol in the chart
 let resolution = RESOLUTIONS[0];
 let levels = null;
@@ -71,11 +74,13 @@ const panel = new ConnectionPanel(live);
 const login = new Login({ onLogin: enter });
 
 function failed(error) {
+  if (desk.hidden) return; // who asked has left
   if (error.status === 401) leave("Your session has ended. Log in again.");
   else notify(error.message);
 }
 
 async function enter(user) {
+  visits += 1;
   element("user").textContent = user.username;
   desk.hidden = false;
   live.start();
@@ -87,19 +92,28 @@ async function enter(user) {
   }
 }
 
+/** Nothing of one user stays for the next. */
 function leave(reason) {
+  visits += 1;
   login.forget();
   live.stop();
   desk.hidden = true;
   shown = null;
   shownPrecisely = "";
   chart.clear();
-  watchlist.show([]);
+  enigma.clear();
+  search.clear();
+  panel.watch(null);
+  watchlist.mark(null);
+  setWatchlist([]);
+  paintHead();
+  paintTitle();
+  element("user").textContent = "";
   login.ask(reason);
 }
 
 async function loadWatchlist() {
-  setWatchlist(await rest.watchlist());
+  if (!(await takeWatchlist(rest.watchlist()))) return;
   const first = watchlist.symbols[0];
   if (shown === null && first !== undefined) show(first);
   else await refresh();
@@ -109,6 +123,15 @@ function setWatchlist(symbols) {
   watchlist.show(symbols);
   subscribe();
   paintStar();
+}
+
+/** Show the watchlist that was asked for. False where who asked has left meanwhile. */
+async function takeWatchlist(asked) {
+  const visit = visits;
+  const symbols = await asked;
+  if (visit !== visits) return false;
+  setWatchlist(symbols);
+  return true;
 }
 
 /** What the page shows prices of. */
@@ -133,10 +156,10 @@ async function refresh() {
   }
 }
 
-/** Put a symbol on the watchlist. False where the user may not watch it, and to show it would be refused too. */
+/** Put a symbol on the watchlist. False where it is not to be shown: the user may not watch it, or has left. */
 async function add(symbol) {
   try {
-    setWatchlist(await rest.watch(symbol));
+    if (!(await takeWatchlist(rest.watch(symbol)))) return false;
     refresh();
   } catch (error) {
     failed(error);
@@ -148,7 +171,7 @@ async function add(symbol) {
 async function arrange(symbols) {
   watchlist.show(symbols);
   try {
-    setWatchlist(await rest.arrange(symbols));
+    await takeWatchlist(rest.arrange(symbols));
   } catch (error) {
     failed(error);
   }
@@ -158,7 +181,7 @@ async function remove(symbol) {
   const symbols = watchlist.symbols;
   const at = symbols.indexOf(symbol);
   try {
-    setWatchlist(await rest.unwatch(symbol));
+    if (!(await takeWatchlist(rest.unwatch(symbol)))) return;
     const next = symbols[at + 1] ?? symbols[at - 1];
     if (symbol === shown && next !== undefined) show(next);
     notify(`${symbol} is off the watchlist.`);
@@ -213,8 +236,8 @@ const [symbolText, priceText, changeText, highText, lowText, volumeText] = [
 ].map(element);
 
 function paintHead() {
-  if (shown === null) return;
-  const { base, counter, price, precision, change, high, low, volume } = market.quote(shown);
+  const { base, counter, price, precision, change, high, low, volume } =
+    shown === null ? NOTHING : market.quote(shown);
   const text = (value) => (value === null ? "–" : format.price(value, precision));
   setText(symbolText, counter ? `${base} / ${counter}` : base);
   setText(priceText, text(price));

@@ -37,6 +37,13 @@ export class Search {
     this.#input.select();
   }
 
+  /** Forget what was typed. */
+  clear() {
+    this.#input.value = "";
+    this.#input.blur();
+    this.close();
+  }
+
   close() {
     this.#outdate();
     this.#entries = [];
@@ -123,8 +130,7 @@ export class Search {
   #choose(at) {
     const entry = this.#entries[at];
     if (entry === undefined) return;
-    this.#input.value = "";
-    this.#input.blur();
+    this.clear();
     this.onChoose(entry);
   }
 
@@ -142,10 +148,8 @@ export class Search {
     if (event.key === "ArrowDown") this.#activate(Math.min(this.#active + 1, last));
     else if (event.key === "ArrowUp") this.#activate(Math.max(this.#active - 1, Math.min(0, last)));
     else if (event.key === "Enter") this.#enter();
-    else if (event.key === "Escape") {
-      this.#input.value = "";
-      this.#input.blur();
-    } else return;
+    else if (event.key === "Escape") this.clear();
+    else return;
     event.preventDefault();
   }
 }
