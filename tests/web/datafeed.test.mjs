@@ -175,6 +175,35 @@ test("live bars ask for the address of the WebSocket, and share one connection",
   assert.deepEqual(failures, ["There are no bars of the resolution 7"]);
 });
 
+test("symbols that the WebSocket refuses are told, where the library follows them", async (t) => {
+  const server = await scripted(async (connection) => {
+    await connection.subscribes(["BTCUSDT", "ETHUSDT", "SOLUSDT"]);
+    const refuses = (code, ...symbols) => connection.say({ type: "error", code, message: "no such", symbols });
+    refuses("symbol_not_allowed", "SOLUSDT");
+    refuses("unknown_symbols", "ETHUSDT", "SOLUSDT", "BTCUSDT");
+    connection.say({ type: "error", code: "malformed", message: "what" });
+  });
+  const client = new Client(server.url);
+  t.after(async () => {
+    client.close();
+    await server.close();
+  });
+  let told;
+  const failure = new Promise((resolve) => (told = resolve));
+  const failures = [];
+  const { datafeed } = await feed(
+    t,
+    (path) => [200, path === "time" ? 1 : path === "quotes" ? { s: "ok", d: [] } : HISTORY],
+    { client, onError: (error) => told(failures.push(error.message)) },
+  );
+  datafeed.subscribeBars({ ...INFO, ticker: "BINANCE:BTCUSDT" }, "1", () => {}, "bars", () => {});
+  datafeed.subscribeQuotes(["ETHUSDT"], [], () => {}, "quotes");
+  client.subscribe("SOLUSDT"); // which is the page's
+  client.connect();
+  await failure;
+  assert.deepEqual(failures, ["No live prices of ETHUSDT, BTCUSDT: no such (unknown_symbols)"]);
+});
+
 test("a clock is found out from whole seconds, and left alone where it may be right", () => {
   const random = randomNumbers(SEED);
   for (let round = 0; round < 500; round++) {

@@ -37,7 +37,8 @@ const QUOTE_SPREAD_MS = 250; // between two calls with them
  * @property {string} [websocket] the WebSocket's address for that one; without it the API is asked
  * @property {typeof WebSocket} [WebSocket] the class to connect with, where it is not the global one
  * @property {typeof fetch} [fetch] to ask with, where it is not the global one
- * @property {(error: unknown) => void} [onError] told what cannot be told to the library: live bars that had to wait
+ * @property {(error: unknown) => void} [onError] told what cannot be told to the library, whose subscriptions have no
+ *   callback for errors: live bars that had to wait, symbols that the WebSocket refuses
  */
 
 export class Datafeed {
@@ -214,6 +215,7 @@ export class Datafeed {
       client.on("update", (symbol, price, volume) => this.#updated(symbol, price, volume)),
       client.on("subscribed", (symbols) => this.#subscribed(client, symbols)),
       client.on("auto_subscribe", (symbol) => this.#subscribed(client, [symbol])),
+      client.on("error", (refusal) => this.#refused(refusal)),
     ];
     if (this.#closing.signal.aborted) for (const off of this.#offs) off();
     else if (this.#ownsClient) client.connect();
@@ -240,6 +242,15 @@ export class Datafeed {
       live.connection = connections;
       live.bars.restart();
     }
+  }
+
+  /** Of a client that is the page's too, other symbols are not the datafeed's to tell of. */
+  #refused({ code, message, symbols }) {
+    const followed = [...this.#live.values()].map((live) => live.symbol);
+    for (const quotes of this.#quotes.values()) followed.push(...quotes.symbols);
+    const ours = new Set(followed.map(bare));
+    const names = Array.isArray(symbols) ? symbols.filter((symbol) => ours.has(symbol)) : [];
+    if (names.length) this.#report(new Error(`No live prices of ${names.join(", ")}: ${message} (${code})`));
   }
 
   // ---- REST ----
