@@ -10,14 +10,19 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import CHECKOUT
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
 from tests.servers.services import ASKED_FOR
+from tradeback.api.requests import COMPONENTS as OF_THE_API
+from tradeback.recorder.counters import COMPONENTS as OF_THE_RECORDER
 from tradeback.recorder.sinks import journal_end
+from tradeback.server.counters import COMPONENTS as OF_THE_SERVER
 from tradeback.store.stats import read_stats
 from tradeback.store.timing import QUESTIONS
 
@@ -26,6 +31,7 @@ RUNBOOK = CHECKOUT / "docs" / "runbook.md"
 METRICS = CHECKOUT / "docs" / "metrics.md"
 SAFETY = 60.0
 METRIC = re.compile(r"\btradeback_[a-z0-9_]+")
+COMPONENTS = {"server": OF_THE_SERVER, "recorder": OF_THE_RECORDER, "api": OF_THE_API}
 INSTALL = "promtool is not installed: apt-get install -y --no-install-recommends prometheus"
 
 
@@ -105,6 +111,24 @@ def test_each_feed_that_brought_something_tells_its_age(scraped: str) -> None:
     assert all(0 <= age < 60 for age in ages.values())
 
 
+@pytest.mark.parametrize("process", ["server", "recorder", "api"])
+def test_each_process_tells_when_it_was_started(scraped: str, process: str) -> None:
+    (started,) = re.findall(rf"^tradeback_{process}_start_time_seconds (\S+)$", scraped, re.MULTILINE)
+    assert 0 <= time.time() - float(started) < 600
+
+
+def test_the_first_problem_of_each_component_is_an_increase(scraped: str) -> None:
+    """What is not there at 0 has no increase when it comes with its first value."""
+    for process, components in COMPONENTS.items():
+        told = re.findall(
+            rf'^tradeback_{process}_problems_total\{{component="(\S+)",level="(\w+)"\}} ',
+            scraped,
+            re.MULTILINE,
+        )
+        wanted = [(component, level) for component in components for level in ("warning", "error")]
+        assert sorted(told) == sorted(wanted)
+
+
 def test_the_position_of_the_journal_is_that_of_its_records(scraped: str) -> None:
     (position,) = re.findall(r"^tradeback_server_journal_next_seq (\S+)$", scraped, re.MULTILINE)
     (records,) = re.findall(r"^tradeback_server_journal_records_total (\S+)$", scraped, re.MULTILINE)
@@ -132,7 +156,7 @@ def test_rules_are_good_and_each_fires() -> None:
     promtool("test", "rules", "rules_test.yml")
     alerts = re.findall(r"alert: (\w+)", (DEPLOY / "prometheus" / "rules.yml").read_text())
     tried = re.findall(r"alertname=\"(\w+)\"", (DEPLOY / "prometheus" / "rules_test.yml").read_text())
-    assert alerts == tried
+    assert alerts == list(dict.fromkeys(tried))
     assert alerts == re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)
 
 
@@ -142,14 +166,16 @@ def test_the_runbook_names_metrics_that_exist(scraped: str) -> None:
     assert not {name for name in named if f"\n{name}" not in scraped}
 
 
+def panels() -> list[dict[str, Any]]:
+    return json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())["panels"]  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize("path", ["prometheus/rules.yml", "grafana/dashboard.json"])
 def test_every_query_names_metrics_that_exist(scraped: str, path: str) -> None:
-    text = (DEPLOY / path).read_text()
     if path.endswith(".json"):
-        panels = json.loads(text)["panels"]
-        queries = [target["expr"] for panel in panels for target in panel["targets"]]
+        queries = [target["expr"] for panel in panels() for target in panel["targets"]]
     else:
-        queries = re.findall(r"expr: (.*)", text)
+        queries = re.findall(r"expr: (.*)", (DEPLOY / path).read_text())
     assert len(queries) > 10
     # What has labels and did not happen yet is told by its type alone.
     known = set(re.findall(r"^(?:# TYPE )?(tradeback_\w+)", scraped, re.MULTILINE))
@@ -157,3 +183,34 @@ def test_every_query_names_metrics_that_exist(scraped: str, path: str) -> None:
         named = set(METRIC.findall(query))
         assert named <= known, query
         assert named or 'up{job="tradeback"}' in query
+
+
+def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
+    """As rules that record, for promtool knows no dashboards; what Grafana puts in is put in."""
+    rules = [
+        {
+            "record": f"panel_{panel['id']}:{target['refId']}",
+            "expr": target["expr"].replace("$__rate_interval", "1m"),
+        }
+        for panel in panels()
+        for target in panel["targets"]
+    ]
+    file = tmp_path / "dashboard.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"{len(rules)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_panels_lie_beside_each_other_and_say_what_each_line_is() -> None:
+    ids = [panel["id"] for panel in panels()]
+    assert len(set(ids)) == len(ids)
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels()]
+    assert len(set(places)) == len(places)
+    for panel in panels():
+        names = [target["legendFormat"] for target in panel["targets"]]
+        assert len(set(names)) == len(names), panel["title"]
+
+
+@pytest.mark.parametrize("name", ["memory_used_bytes", "descriptors_open", "disk_free_bytes"])
+def test_resources_of_every_process_have_a_panel(name: str) -> None:
+    shown = [{target["expr"] for target in panel["targets"]} for panel in panels()]
+    assert any({f"tradeback_{process}_{name}" for process in COMPONENTS} <= one for one in shown)

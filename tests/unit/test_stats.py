@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tradeback._fast.stats import SERVER_HISTOGRAMS, SERVER_VALUES, Stats
+from tradeback._fast.stats import SERVER_HISTOGRAMS, SERVER_VALUES, START_TIME, Stats
 from tradeback.errors import DataFolderError
 from tradeback.store.stats import bucket_start, read_all, read_stats
 
@@ -33,7 +33,8 @@ def test_a_reader_sees_what_was_counted(tmp_path: Path) -> None:
     assert (reading.values["clients"].value, reading.values["clients"].kind) == (17, "gauge")
     assert reading.histograms["flush"].count == stats.histogram_count("flush") == 1
     assert reading.histograms["flush"].sum_ns == 1000
-    assert list(reading.values) == [name for _, name, _, _ in SERVER_VALUES]
+    assert list(reading.values) == [*(name for _, name, _, _ in SERVER_VALUES), START_TIME[0]]
+    assert reading.values[START_TIME[0]].value == reading.started_ns // 10**9
     assert list(reading.histograms) == [name for _, name, _ in SERVER_HISTOGRAMS]
     stats.close()
     assert not read_stats(path).running

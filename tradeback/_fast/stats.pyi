@@ -5,6 +5,7 @@ from typing import Any, Final
 MAGIC: Final[bytes]
 VERSION: Final[int]
 BUCKET_RULE: Final[str]
+START_TIME: Final[tuple[str, str, str]]
 SERVER_VALUES: Final[tuple[tuple[int, str, str, str], ...]]
 SERVER_HISTOGRAMS: Final[tuple[tuple[int, str, str], ...]]
 

@@ -31,6 +31,10 @@ cdef enum:
     PAGE = 4096
     HEAD_BYTES = 32768          # room for magic, version and JSON; the cells start behind it
 
+# The last value of every process, set when its file is made. A restart within one scrape changes nothing else that is
+# sure to be seen from outside.
+START_TIME = ("start_time_seconds", "gauge", "when the process was started, in unix seconds")
+
 # index, name, kind, meaning. A counter only grows while the process lives; a gauge is a level.
 SERVER_VALUES = (
     (C_MESSAGES_TRADE, "messages_trade", "counter", "trade events received, duplicates included"),
@@ -89,7 +93,8 @@ BUCKET_RULE = (
 cdef class Stats:
     """Counters, gauges and histograms of this process. Make one with `create` or `in_memory`.
 
-    Values and histograms are tuples as in SERVER_VALUES and SERVER_HISTOGRAMS; their indexes are 0, 1, 2...
+    Values and histograms are tuples as in SERVER_VALUES and SERVER_HISTOGRAMS; their indexes are 0, 1, 2... START_TIME
+    comes behind the values by itself.
     """
 
     def __cinit__(self):
@@ -150,6 +155,8 @@ cdef class Stats:
             "values": [],
             "histograms": [],
         }
+        values = [*values]
+        values.append((len(values), *START_TIME))
         for place, (index, name, kind, meaning) in enumerate(values):
             if index != place or kind not in ("counter", "gauge") or name in self.value_index:
                 raise ValueError(
@@ -192,6 +199,7 @@ cdef class Stats:
             raise MemoryError(f"{self.map_bytes} bytes of counters cannot be mapped: raise ulimit -v")
         self.map = map
         self.c = <uint64_t*>(<char*>map + HEAD_BYTES)
+        self.put(START_TIME[0], self.layout["started_ns"] // 1_000_000_000)
         self.histograms = <uint64_t*>(<char*>map + self.histograms_at)
         return 0
 

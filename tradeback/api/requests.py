@@ -1,5 +1,6 @@
 """What the API counts, for Prometheus: requests by route, method and status and how long they took, questions to the
-stores, problems that were logged, what is said of changed accounts, and how much is left of each resource.
+stores, problems that were logged, what is said of changed accounts, how much is left of each resource, and when it
+was started.
 
 Counted here, under one lock, and told when it asks: its own counters look a child up by its labels for each request,
 which takes longer than reading a price. Where several processes answer, each writes its counts to a file of its own
@@ -23,7 +24,12 @@ from typing import Any
 import orjson
 import structlog
 from falcon import http_status_to_code
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from tradeback.api.metrics import families
@@ -37,6 +43,13 @@ ANNOUNCED = {
     "announcements": "Times that accounts were said to have changed.",
     "announcement_errors": "Times that it could not be said that accounts changed.",
 }
+# Modules that log, and `libraries`; what is of no module here is counted as `other`.
+COMPONENTS = (
+    *(f"api.{name}" for name in ("app", "auth", "health", "kept_bars", "limits", "requests", "symbols")),
+    *(f"store.{name}" for name in ("announcements", "influx", "influx_restore", "requests_nats")),
+    *(f"commands.{name}" for name in ("api", "log", "reloading", "supervisor")),
+    *("control", "log", "resources", "libraries", "other"),
+)
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"}
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 WRITE_EVERY_S = 0.5
@@ -85,7 +98,11 @@ class Requests(Collector):
         self._routes: dict[str, _Timed] = {}  # whose sorts are "METHOD status"
         self._answers: dict[tuple[str, Any], str] = {}  # of those sorts, by method and status
         self._questions = {f"{store} {kind}": _Timed() for store, kind in QUESTIONS}
-        self._problems: Counter[str] = Counter()  # by "component level"
+        # By "component level". All from the beginning: the first of a counter that was not there at 0 is no increase.
+        self._problems = {
+            f"{component} {level}": 0 for component in COMPONENTS for level in ("warning", "error")
+        }
+        self._started = int(time.time())
         self._gauges: dict[str, int] = {}  # by the names of RESOURCE_VALUES
         self._looked = 0.0  # by time.monotonic(), which all processes of a machine share
         self.announced: Callable[[], Mapping[str, int]] = dict  # what is counted elsewhere, by name
@@ -125,7 +142,7 @@ class Requests(Collector):
     def count_problem(self, component: str, level: str) -> None:
         """One warning or error of the log."""
         with self._lock:
-            self._problems[f"{component} {level}"] += 1
+            self._problems[f"{component if component in COMPONENTS else 'other'} {level}"] += 1
             self._changed = True
 
     def put(self, name: str, value: int) -> None:
@@ -167,10 +184,16 @@ class Requests(Collector):
             asked.add_metric(question.split(" "), counted.cumulative(), counted.seconds)
         for problem, number in _added(one["problems"] for one in told).items():
             problems.add_metric(problem.split(" "), number)
-        yield from (count, times, asked, problems)
+        # So each that takes the place of one that ended is seen.
+        start = GaugeMetricFamily(
+            "tradeback_api_start_time_seconds",
+            "When the process that answers was started, of several the last one, in unix seconds.",
+            value=max(one["started"] for one in told),
+        )
+        yield from (count, times, asked, problems, start)
         announced = _added(one["announced"] for one in told)
         for name, meaning in ANNOUNCED.items():
-            yield CounterMetricFamily(f"tradeback_api_{name}", meaning, value=announced[name])
+            yield CounterMetricFamily(f"tradeback_api_{name}", meaning, value=announced.get(name, 0))
         gauges = _worst(told)
         values = {
             name: Value(name, kind, meaning, gauges[name])
@@ -187,6 +210,7 @@ class Requests(Collector):
                 "questions": {question: counted.told() for question, counted in self._questions.items()},
                 "problems": dict(self._problems),
                 "announced": announced,
+                "started": self._started,
                 "gauges": self._gauges.copy(),
                 "looked": self._looked,
             }
@@ -255,8 +279,13 @@ def _summed(told: Iterable[Mapping[str, Any]]) -> dict[str, _Timed]:
     return found
 
 
-def _added(told: Iterable[Mapping[str, int]]) -> Counter[str]:
-    return sum(map(Counter, told), Counter())
+def _added(told: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """What several processes counted, by name; what is at 0 as well."""
+    found: dict[str, int] = {}
+    for one in told:
+        for name, number in one.items():
+            found[name] = found.get(name, 0) + number
+    return found
 
 
 def _worst(told: Iterable[Mapping[str, Any]]) -> dict[str, int]:

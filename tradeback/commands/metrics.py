@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from prometheus_client.metrics_core import Metric
 
-from tradeback._fast.stats import SERVER_HISTOGRAMS
+from tradeback._fast.stats import SERVER_HISTOGRAMS, START_TIME
 from tradeback.api.metrics import families, running
 from tradeback.api.requests import METHODS, Requests
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
@@ -58,7 +58,6 @@ def described() -> list[Metric]:
     """Every metric there is, each with some sample."""
     requests = Requests()
     requests.count("/api/v1/symbols", min(METHODS), 200, 0.0)
-    requests.count_problem("api.app", "error")
     for name, _, _ in RESOURCE_VALUES:
         requests.put(name, 0)
     found = [running({"server": True}), *requests.collect()]
@@ -71,7 +70,10 @@ def described() -> list[Metric]:
             0,
             0,
             True,
-            {name: Value(name, kind, meaning, 1) for _, name, kind, meaning in values},
+            {
+                name: Value(name, kind, meaning, 1)
+                for name, kind, meaning in (*(value[1:] for value in values), START_TIME)
+            },
             {name: Histogram(name, meaning, 0, ()) for _, name, meaning in histograms},
         )
         found += families(reading, now_ns=1)

@@ -54,7 +54,7 @@ _VALUES = (
         (
             f'feed_message_at_ns{{feed="{kind}-{number}"}}',
             "gauge",
-            "since the last market message of a feed",
+            "since the last market message of a feed, or since it has carried something where none came",
         )
         for kind in STREAM_TYPES
         for number in (*range(SHARDS_TOLD), MORE)
@@ -77,8 +77,8 @@ async def tell_levels(feeds: Feeds, ingest: Ingest, counters: stats.Stats) -> No
 
 
 def tell_levels_now(feeds: Feeds, ingest: Ingest, counters: stats.Stats) -> None:
-    """The journal's position, and when each feed that carries anything was heard last; of those that share a name, the
-    one that has been silent for longest."""
+    """The journal's position, and since when each feed that carries anything has been silent, one that never brought a
+    message included; of those that share a name, the one that has been for longest."""
     counters.put("journal_next_seq", ingest.journal.next_seq)
     silent: dict[str, int] = {}
     for number, shard in enumerate(feeds.shards):
@@ -88,7 +88,7 @@ def tell_levels_now(feeds: Feeds, ingest: Ingest, counters: stats.Stats) -> None
             )
             if not feed.symbols:
                 silent.setdefault(name, 0)
-            elif heard := feed.heard_ns:
-                silent[name] = min(silent.get(name) or heard, heard)
-    for name, heard in silent.items():
-        counters.put(name, heard)
+            else:
+                silent[name] = min(silent.get(name) or feed.silent_since_ns, feed.silent_since_ns)
+    for name, since in silent.items():
+        counters.put(name, since)

@@ -67,6 +67,7 @@ class Feed:
         self._delays = backoff_delays(config.reconnect_interval)
         self._refusals = Refusals()
         self._heard_ns = 0
+        self._carries_ns = 0
         self._at_once: float | None = None  # when it was last tried again at once, in the loop's time
         self._renewed: float | None = None  # when a renewal was last asked for
         self._missed_from = 0  # last message of the connection beside which others brought trades
@@ -86,6 +87,12 @@ class Feed:
         """Monotonic time of the last market message on any connection, 0 where none ever came."""
         self._heard_ns = max(self._heard_ns, self.last_message_ns)
         return self._heard_ns
+
+    @property
+    def silent_since_ns(self) -> int:
+        """Monotonic time of the last market message, or since when it has carried something where that is later; 0
+        where it never did."""
+        return max(self.heard_ns, self._carries_ns)
 
     def describe(self) -> dict[str, object]:
         """The state of this feed for the control socket."""
@@ -121,6 +128,8 @@ class Feed:
 
     def add(self, symbol: str) -> None:
         """Carry the symbol's stream from now on."""
+        if not self.symbols:
+            self._carries_ns = time.monotonic_ns()
         self.symbols.add(symbol)
         self._tell()
 
