@@ -67,7 +67,10 @@ COMMANDS = {
         "tradeback.commands.health:health",
         "Ask processes of this machine whether they live: server, recorder, api; all where none is named.",
     ),
-    "metrics": ("tradeback.commands.metrics:metrics", "The metrics at /api/v1/metrics: describe them."),
+    "metrics": (
+        "tradeback.commands.metrics:metrics",
+        "The metrics at /api/v1/metrics: describe them, or print those of this machine's server and recorder.",
+    ),
     "log": (
         "tradeback.commands.log:log",
         "Log from LEVEL up, in COMPONENT or everywhere, until the next restart or reload.",

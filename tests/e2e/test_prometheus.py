@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import yaml
 
 from tests.conftest import CHECKOUT
+from tests.documents.blocks import blocks
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import Audit, RecorderProcess, ServerProcess, SimProcess
 from tests.servers.services import ASKED_FOR
@@ -58,9 +61,16 @@ def promtool(*arguments: str, said: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
+@dataclass(frozen=True)
+class Told:
+    """What all processes told of themselves, after some trades and requests."""
+
+    scraped: str  # over REST
+    printed: str  # by `tradeback metrics print`
+
+
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One scrape of all processes, after some trades and requests."""
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     folder: Path = tmp_path_factory.mktemp("metrics")
     with SimProcess("--symbols", "2", "--rate", "500") as sim:
         names = sorted(sim.get("/sim/ledger"))
@@ -78,11 +88,35 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             while position(folder) < journal_end(folder / "sim" / "journal"):
                 assert time.monotonic() < deadline, "the server does not tell the position of its journal"
                 time.sleep(0.05)
-            yield api.ask("/api/v1/metrics").body.decode()
+            printed = subprocess.run(
+                [sys.executable, "-m", "tradeback", "metrics", "print", "--data-dir", folder],
+                env={**os.environ, "TRADEBACK_EXCHANGE": "sim"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            yield Told(api.ask("/api/v1/metrics").body.decode(), printed.stdout)
+
+
+@pytest.fixture(scope="module")
+def scraped(told: Told) -> str:
+    return told.scraped
 
 
 def test_metrics_keep_the_conventions(scraped: str) -> None:
     promtool("check", "metrics", said=scraped)
+
+
+def test_what_is_printed_is_what_is_scraped_but_the_api(told: Told) -> None:
+    """As node_exporter takes it, which says itself when its file was written: without times."""
+    promtool("check", "metrics", said=told.printed)
+    described = r"^# (?:TYPE|HELP) (?!tradeback_api_).*$"
+    assert re.findall(described, told.printed, re.MULTILINE) == re.findall(
+        described, told.scraped, re.MULTILINE
+    )
+    assert 'tradeback_up{process="server"} 1.0\n' in told.printed
+    samples = [line for line in told.printed.splitlines() if not line.startswith("#")]
+    assert all(len(sample.rpartition("}")[2].split()) <= 2 for sample in samples)
 
 
 def test_one_scrape_has_every_process(scraped: str) -> None:
@@ -158,6 +192,16 @@ def test_rules_are_good_and_each_fires() -> None:
     tried = re.findall(r"alertname=\"(\w+)\"", (DEPLOY / "prometheus" / "rules_test.yml").read_text())
     assert alerts == list(dict.fromkeys(tried))
     assert alerts == re.findall(r"^## (\w+)$", RUNBOOK.read_text(), re.MULTILINE)
+
+
+def test_what_the_page_on_scale_adds_is_good(tmp_path: Path) -> None:
+    targets, alert = [yaml.safe_load(body) for info, body in blocks("docs/howto/scale.md") if info == "yaml"]
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["scrape_configs"][0] |= targets
+    rules = [*yaml.safe_load((DEPLOY / "prometheus" / "rules.yml").read_text())["groups"][0]["rules"], *alert]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "tradeback", "rules": rules}]}))
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    assert f"{len(rules)} rules found" in promtool("check", "config", str(tmp_path / "prometheus.yml"))
 
 
 def test_the_runbook_names_metrics_that_exist(scraped: str) -> None:

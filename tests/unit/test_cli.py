@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from tests.conftest import CHECKOUT
+from tradeback._fast.stats import Stats
 from tradeback.cli import COMMANDS, main
 from tradeback.commands.config import reference_page
 from tradeback.config import load_config
@@ -94,6 +95,23 @@ class TestConfig:
         assert run("metrics", "doc").stdout == page, (
             "docs/metrics.md is old: tradeback metrics doc > docs/metrics.md"
         )
+
+    def test_metrics_are_printed_of_the_exchange_that_something_runs_on(self, tmp_path: Path) -> None:
+        asked = ("metrics", "print", "--data-dir", str(tmp_path))
+        none = run(*asked, "--exchange", "auto")
+        assert none.exit_code == 1
+        assert f"no process has counted anything in {tmp_path}/binance/stats or {tmp_path}/sim" in none.stderr
+        ended = Stats.create(tmp_path / "binance" / "stats" / "server", "server")
+        ended.put("clients", 1)
+        ended.close()
+        assert 'tradeback_up{process="server"} 0.0' in run(*asked, "--exchange", "auto").stdout
+        runs = Stats.create(tmp_path / "sim" / "stats" / "server", "server")
+        runs.put("clients", 2)
+        told = run(*asked, "--exchange", "auto").stdout
+        assert 'tradeback_up{process="server"} 1.0' in told
+        assert "tradeback_server_clients 2.0" in told
+        assert "tradeback_server_clients 1.0" in run(*asked, "--exchange", "binance").stdout
+        runs.close()
 
     def test_doc_is_the_reference_page(self) -> None:
         assert run("config", "doc").stdout == reference_page()
