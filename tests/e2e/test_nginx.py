@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import private
+from tests.conftest import CHECKOUT, private
 from tests.e2e.accounts import Accounts, cookie_of
 from tests.e2e.api import ApiProcess, ask
 from tests.e2e.hubs import Closed, RawClient, request, run
@@ -194,6 +195,21 @@ def test_without_anything_behind_it(tmp_path: Path) -> None:
         for path in ("/", "/api/v1/symbols", "/api/v1/ws"):
             answer = ask(nginx.port, path)
             assert (answer.status, answer.json["error"]["code"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("server", ["plain", "tls"])
+def test_the_health_check_of_the_container_tells_the_truth(
+    origin: Origin, tmp_path: Path, server: str
+) -> None:
+    """As the compose file asks: plain HTTP from within, whatever clients are to use."""
+    compose = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+    (url,) = [word for word in compose["services"]["nginx"]["healthcheck"]["test"] if "://" in word]
+    address, path = url.removeprefix("http://").split("/", 1)
+    assert address == "127.0.0.1:8080"
+    with private(NginxServer, tmp_path / "up", origin.accounts.api.port, free_port(), server) as nginx:
+        assert ask(nginx.port, f"/{path}").status == 200
+    with private(NginxServer, tmp_path / "down", free_port(), free_port(), server) as nginx:
+        assert ask(nginx.port, f"/{path}").status >= 500
 
 
 def test_by_https(origin: Origin, tmp_path: Path) -> None:
