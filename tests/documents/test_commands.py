@@ -24,6 +24,7 @@ ELSEWHERE = {
     "steps, and the compose file is held against its schema",
     r"python3 tests/image_walk\.py": ".ci/run runs it, as root",
     r"tradeback migrate copy": "needs MySQL: tests/store/test_migrations.py runs it",
+    r"nats .*": "tests/e2e/test_bus_commands.py types them where that program is, which no package brings",
     r".*/cibuildwheel .*|.*build_sdist.*": "tests/packaging builds the sdist and reads cibuildwheel's settings",
 }
 ENDLESS = re.compile(r"(\.venv/bin/)?tradeback (watch|tail|sim)\b(?!.*--help).*")

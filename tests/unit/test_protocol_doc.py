@@ -12,6 +12,7 @@ from tradeback._fast.batch import encode_frames
 from tradeback._fast.listener import check_picows
 from tradeback.errors import CLOSE_REASONS, CloseCode
 from tradeback.server.protocol import ERROR_CODES
+from tradeback.server.settling import WAIT_LIMIT
 
 TEXT = (CHECKOUT / "docs" / "protocol.md").read_text()
 
@@ -27,6 +28,11 @@ def test_close_codes_are_those_of_the_code() -> None:
     expected = [(str(int(code)), reason.when, reason.reconnect) for code, reason in CLOSE_REASONS.items()]
     assert rows("| code | when | connect again |") == expected
     assert set(CLOSE_REASONS) == set(CloseCode)
+
+
+def test_how_long_a_login_is_waited_for_is_that_of_the_code() -> None:
+    (seconds,) = re.findall(r"since the recorder is away, with 1012 after (\w+)\.", TEXT)
+    assert seconds == f"{WAIT_LIMIT:g}"
 
 
 def test_error_codes_are_those_of_the_code() -> None:
