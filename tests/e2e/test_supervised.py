@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import shutil
@@ -81,6 +82,27 @@ def test_units_are_good_and_closed(unit: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert re.search(r"exposure level .*: [0-9.]+ OK", done.stdout), done.stdout[-200:]
+
+
+def settings_of_unit(process: str) -> configparser.SectionProxy:
+    """`[Service]` of its unit; of what stands there twice, the last."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
+    parser.optionxform = str  # type: ignore[method-assign, assignment]
+    parser.read(CHECKOUT / "deploy" / "systemd" / f"tradeback-{process}.service")
+    return parser["Service"]
+
+
+def test_the_main_process_of_the_api_tells_its_others_to_end() -> None:
+    """As in tests/e2e/test_ending.py: those that answer would end at once, were they told by systemd too."""
+    assert settings_of_unit("api")["KillMode"] == "mixed"
+
+
+@pytest.mark.parametrize("process", ["api", "server"])
+def test_units_listen_for_a_proxy_on_this_machine_alone(process: str) -> None:
+    text = (CHECKOUT / "deploy" / "systemd" / f"tradeback-{process}.service").read_text()
+    assert "\nEnvironment=SERVER_HOST=127.0.0.1\n" in text
+    # What an administrator sets comes later, and so counts.
+    assert text.index("SERVER_HOST=") < text.index("\nEnvironmentFile=-/etc/tradeback/environment\n")
 
 
 def test_the_caddyfile_is_good(tmp_path: Path) -> None:
