@@ -16,6 +16,8 @@ SOAK_CLIENTS ?= 1000
 SANITIZE_TESTS ?= $(shell grep -lr --include="test_*.py" "^from tradeback._fast" tests/unit tests/property tests/playback)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# So many more tries of a download, a minute in all; pip's own five are over in some seconds.
+export PIP_RETRIES ?= 8
 
 .DEFAULT_GOAL := help
 .PHONY: run build test services chaos soak check docs bench fuzz sanitize clean help
@@ -51,11 +53,14 @@ bench: build  ## measure; bench/README.md says what each number means
 	TRADEBACK_COMPILE=0 $(BIN)/pip install --quiet --no-build-isolation -e '.[bench]'
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m bench
 
-fuzz: build  ## fuzz the decoder under sanitizers, and the parsers in Python, for FUZZ_SECONDS (600)
+fuzz: build $(VENV)/.fuzzing  ## fuzz the decoder under sanitizers, and the parsers in Python, for FUZZ_SECONDS (600)
 	@command -v clang >/dev/null || { echo "Fuzzing needs clang with libFuzzer. On Debian 12:"; \
 	  echo "  apt-get install -y $(FUZZ_APT)"; exit 1; }
-	$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3.0,<4'
 	TRADEBACK_EXCHANGE=sim $(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
+
+$(VENV)/.fuzzing: $(VENV)/.installed
+	$(BIN)/pip install --quiet --only-binary :all: 'atheris>=3.0,<4'
+	@touch $@
 
 # A copy of the tree with extensions of its own, so that the ordinary build stays as it is. Leaks are not looked for:
 # the interpreter keeps what it allocates until the process ends.

