@@ -13,7 +13,7 @@ from statistics import median
 from urllib.parse import urlsplit
 
 from bench.build import BenchError, extension
-from bench.programs import SERVER_CORE, Program, compiled
+from bench.programs import SERVER_CORE, Program, compiled, measured
 from bench.subject import SETTINGS
 from bench.table import Effort, Goal, Row, compare
 from bench.writer import configured
@@ -30,7 +30,7 @@ BARS = 1_000
 CONNECTIONS = 8
 WARM_UP_S = 0.05
 TURNS = 16
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 
 Place = tuple[int, int]  # a port, and the id of the process that answers there
 
@@ -74,9 +74,7 @@ def requests(port: int, pid: int, path: str, effort: Effort) -> float:
     with compiled("requests", port, CONNECTIONS, path, pid) as load:
         load.hear()
         load.ask(f"measure {min(WARM_UP_S, seconds)}")
-        window = load.ask(f"measure {seconds}")
-    if not window["server_cpu"]:
-        raise BenchError(f"Process {pid}, which answers {path}, ended or stood still for {seconds:g} s.")
+        window = measured(load, seconds, "requests")
     return float(window["requests"] / window["seconds"] / window["server_cpu"])
 
 

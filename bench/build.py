@@ -12,7 +12,7 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = FOLDER / "c"
 BUILD = FOLDER / "build"
 FLAGS = ["-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror"]
-COMPILE_TIMEOUT_S = 120
+COMPILE_TIMEOUT_S = 600
 
 # Program -> what it is linked from, beside its own file.
 PROGRAMS: dict[str, list[str]] = {

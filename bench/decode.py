@@ -20,7 +20,7 @@ from bench.table import Effort, Goal, Row, Skipped, compare
 RECORDINGS = Path(os.environ.get("TRADEBACK_RECORDINGS", FOLDER.parent.parent / "shared" / "data"))
 MESSAGES_MAX = 2000
 PASSES = 200
-PEER_TIMEOUT_S = 60
+PEER_TIMEOUT_S = 300
 ORJSON_GOAL = Goal(25, at_most=False)
 SIMDJSON_GOAL = Goal(2, at_most=False)
 

@@ -35,7 +35,7 @@ def measure(effort: Effort) -> list[Row]:
         add_users(Path(folder), names)
         with (
             answering_api(folder, SETTINGS) as (port, _),
-            closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection,
+            closing(HTTPConnection("127.0.0.1", port, timeout=300)) as connection,
         ):
             for _ in range(WARM_UP):
                 refused_ms(connection, names.pop())

@@ -29,9 +29,8 @@ from tradeback.store.catalog import open_catalog
 from tradeback.tokens import load_secret, new_token, token_hash
 
 SYMBOLS = 20
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 PROMISED_MS = 200.0  # from the change to every connection
-TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 HEAD_END = b"\r\n\r\n"
 CLOSED = b"\x88"  # the first byte of a CLOSE frame
 
@@ -203,6 +202,6 @@ def refused_us(subject: Subject, token: str | None, count: int) -> float:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_A_SECOND
+    """What the threads of a process have used so far; `stat` counts ticks of 10 ms, which may be none at all."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9

@@ -11,7 +11,7 @@ from bench.table import Effort, Goal, Row, compare
 
 SYMBOLS = 20
 SETTLE_S = 0.5
-FULL_TIMEOUT_S = 30.0
+FULL_TIMEOUT_S = 120.0
 
 
 def measure(effort: Effort) -> list[Row]:

@@ -15,8 +15,8 @@ from bench.build import BenchError
 from bench.programs import SERVER_CORE, Program, compiled
 
 COMMAND = [str(Path(sys.executable).with_name("tradeback")), "server"]
-START_TIMEOUT_S = 30.0
-DATA_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
+DATA_TIMEOUT_S = 120.0
 
 # Not what is measured: the bench connects everybody at once, and its clients are no users.
 SETTINGS = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 
+from bench import programs
 from bench.__main__ import MEASUREMENTS, run
 from bench.build import FOLDER, PROGRAMS, SOURCES, BenchError, program
-from bench.programs import SERVER_CORE, clients, compiled
+from bench.programs import SERVER_CORE, Answer, Program, clients, compiled, measured
 from bench.subject import exchange
 from bench.table import QUICK, Figure, Goal, Skipped, compare, render
 
@@ -39,6 +41,31 @@ def test_load_counts_what_the_raw_server_sends() -> None:
         assert load.ask("measure 0.05")["updates"] == 0
         while load.ask("unread")["unread"] == 0:
             pass
+
+
+class Windows:
+    """A load whose windows are these, and the last one from then on."""
+
+    def __init__(self, *counted: tuple[int, float]) -> None:
+        self.asked = 0
+        self._windows = [{"updates": one, "server_cpu": cpu, "closed": 0} for one, cpu in counted]
+
+    def ask(self, line: str) -> Answer:
+        assert line == "measure 0.2"
+        self.asked += 1
+        return self._windows[min(self.asked, len(self._windows)) - 1]
+
+
+def test_a_window_counts_only_where_something_was_done_in_it() -> None:
+    load = Windows((0, 0.5), (7, 0.0), (0, 0.0), (9, 0.25), (10, 0.5))
+    assert measured(cast(Program, load), 0.2)["updates"] == 9
+    assert load.asked == 4
+
+
+def test_a_server_that_does_nothing_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "DATA_TIMEOUT_S", 0.0)
+    with pytest.raises(BenchError, match=r"no 0\.2 s had both updates and CPU time .* had 7 and 0\.0%"):
+        measured(cast(Program, Windows((7, 0.0))), 0.2)
 
 
 def test_probe_times_the_relay() -> None:
