@@ -58,6 +58,7 @@ class Services:
             "REDIS_DB": str(number),
             **self._nats.environment,
             **self._mariadb.environment_of(self._mariadb.new_database()),
+            "MYSQL_TIMEOUT": "60s",
         }
         if self._influx is not None:
             bucket = f"folder{number}"

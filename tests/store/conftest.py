@@ -21,6 +21,8 @@ from tradeback.store.history_influx import InfluxHistory
 from tradeback.store.history_sqlite import open_sqlite_history
 from tradeback.store.influx import Influx
 
+# Where nothing is to be found away: a machine may be slow.
+PATIENT = {"MYSQL_TIMEOUT": "60s"}
 OpenCatalog = Callable[[], Catalog]
 OpenAccounts = Callable[[], Accounts]
 
@@ -46,7 +48,8 @@ def sql_config(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
 @pytest.fixture
 def mariadb_config(mariadb_server: MariadbServer, tmp_path: Path) -> Config:
     """The settings of an empty database of this test's own."""
-    return sqlite_config(tmp_path, **mariadb_server.environment_of(mariadb_server.new_database()))
+    environment = mariadb_server.environment_of(mariadb_server.new_database())
+    return sqlite_config(tmp_path, **environment, **PATIENT)
 
 
 def sqlite_history(folder: Path, *, write: bool = True, **settings: str) -> History:
@@ -131,7 +134,8 @@ def cache(request: pytest.FixtureRequest) -> Iterator[Cache]:
 
 def redis_cache(request: pytest.FixtureRequest) -> Cache:
     server: RedisServer = request.getfixturevalue("redis_server")
-    opened = open_cache(load_config(environ={"REDIS_ADDR": server.addr, "REDIS_STREAM_LENGTH": "100"}))
+    environ = {"REDIS_ADDR": server.addr, "REDIS_STREAM_LENGTH": "100", "REDIS_TIMEOUT": "30s"}
+    opened = open_cache(load_config(environ=environ))
     assert opened is not None
     return opened
 

@@ -11,26 +11,28 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mysql.connector
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import await_true
 from tests.servers.server import free_port
-from tests.store.conftest import sqlite_config
+from tests.store.conftest import PATIENT, sqlite_config
 from tests.store.test_catalog import BTC, ETH
 from tradeback.config import Config
+from tradeback.config.sections import MysqlConfig
 from tradeback.errors import AccountError, CatalogError, ConfigError, DataFolderError
 from tradeback.store.accounts import metadata, open_accounts
 from tradeback.store.catalog import noted_exchange, open_catalog
 from tradeback.store.mysql import plain_errors
 
 NOW = 1_800_000_000
+T = TypeVar("T")
 
 # Of the specification, as SHOW CREATE TABLE tells them.
 SPECIFIED = {
@@ -126,7 +128,8 @@ def test_the_tables_are_the_specified_ones(
 
 def test_a_session_is_as_we_need_it_whatever_the_server_has_as_its_defaults(mariadb_config: Config) -> None:
     """The server of the tests is in latin1 and another time zone."""
-    with closing(open_catalog(mariadb_config)) as catalog, catalog.engine.connect() as connection:
+    config = with_settings(mariadb_config, timeout=MysqlConfig().timeout)
+    with closing(open_catalog(config)) as catalog, catalog.engine.connect() as connection:
         asked = "SELECT @@time_zone, @@tx_isolation, @@sql_mode, @@character_set_connection, @@innodb_lock_wait_timeout"
         (found,) = connection.execute(text(asked)).all()
     assert tuple(found) == (
@@ -305,7 +308,7 @@ def test_what_the_server_says_is_told(mariadb_config: Config, number: int, sente
 def test_a_server_that_became_read_only_is_read_from(
     own_mariadb_server: MariadbServer, tmp_path: Path
 ) -> None:
-    config = sqlite_config(tmp_path, **own_mariadb_server.environment)
+    config = sqlite_config(tmp_path, **own_mariadb_server.environment, **PATIENT)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([BTC])
         own_mariadb_server.run("SET GLOBAL read_only = 1")
@@ -316,21 +319,43 @@ def test_a_server_that_became_read_only_is_read_from(
             assert len(again.symbols()) == 1
 
 
+def once_there(ask: Callable[[], T]) -> T:
+    """The answer, as soon as there is one; until then the database is away."""
+    answers: list[T] = []
+
+    def answered() -> bool:
+        try:
+            answers.append(ask())
+        except CatalogError as error:
+            if not error.away:
+                raise
+        return bool(answers)
+
+    await_true(answered, "it stays away")
+    return answers[0]
+
+
 def test_one_that_hangs_is_told_in_time_and_one_that_is_started_again_is_used_again(
     own_mariadb_server: MariadbServer, tmp_path: Path
 ) -> None:
-    config = sqlite_config(tmp_path, **own_mariadb_server.environment, MYSQL_TIMEOUT="2s")
-    with closing(open_accounts(config)) as accounts:
+    """Two seconds are for what hangs; whoever else is asked has the time that the machine takes."""
+    config = sqlite_config(tmp_path, **own_mariadb_server.environment, **PATIENT)
+    hasty = with_settings(config, timeout=2.0)
+    with (
+        closing(open_accounts(config)) as accounts,
+        closing(once_there(lambda: open_accounts(hasty))) as soon,
+    ):
         accounts.add_user("alice", "hash")
+        assert len(once_there(soon.users)) == 1
         own_mariadb_server.halt()
         with pytest.raises(CatalogError, match=r"does not answer in time|cannot be reached") as caught:
-            accounts.users()
+            soon.users()
         assert caught.value.away
         with pytest.raises(CatalogError) as caught:
-            open_catalog(config)
+            open_catalog(hasty)
         assert caught.value.away
         own_mariadb_server.go_on()
-        assert len(accounts.users()) == 1
+        assert len(once_there(soon.users)) == 1
         own_mariadb_server.kill()
         with pytest.raises(CatalogError, match="cannot be reached"):
             accounts.add_user("bob", "hash")
@@ -355,12 +380,17 @@ def test_a_connection_that_the_driver_has_given_up_is_one_that_is_away(mariadb_c
         assert caught.value.away
 
 
-def test_more_at_once_than_there_are_connections_wait_and_then_are_told(mariadb_config: Config) -> None:
-    config = with_settings(mariadb_config, max_open_conns=2, max_idle_conns=1, timeout=2.0)
+def test_more_at_once_than_there_are_connections_wait_and_then_are_told(
+    mariadb_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_settings(mariadb_config, max_open_conns=2, max_idle_conns=1)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols([BTC])
         with ThreadPoolExecutor(8) as threads:
             assert all(list(threads.map(lambda _: len(catalog.symbols()), range(64))))
+        pool = catalog.engine.pool
+        assert pool.timeout() == config.database.mysql.timeout
+        monkeypatch.setattr(pool, "_timeout", 0.1)
         with (
             catalog.engine.connect(),
             catalog.engine.connect(),
@@ -381,7 +411,8 @@ def test_settings_of_the_pool_hold(mariadb_config: Config, mariadb_server: Maria
         opened = [catalog.engine.connect() for _ in range(6)]
         for connection in opened:
             connection.execute(text("SELECT 1"))
-        assert connected() == 6
+        # With what made the tables, which the server may take a moment to let go of.
+        await_true(lambda: connected() == 6, "not as many connections as are in use")
         for connection in opened:
             connection.close()
         await_true(lambda: connected() == 2, "idle connections are not closed")
@@ -419,7 +450,7 @@ def waits_for_a_lock(server: MariadbServer) -> Callable[[], bool]:
 
 def test_who_is_undone_in_a_deadlock_tries_again(own_mariadb_server: MariadbServer, tmp_path: Path) -> None:
     server, database = own_mariadb_server, own_mariadb_server.DATABASE
-    config = sqlite_config(tmp_path, **server.environment)
+    config = sqlite_config(tmp_path, **server.environment, **PATIENT)
     with closing(open_accounts(config)) as accounts, ThreadPoolExecutor(1) as threads:
         alice = accounts.add_user("alice", "hash")
         with transaction(server, database) as other:
@@ -440,7 +471,13 @@ def test_who_is_undone_in_a_deadlock_tries_again(own_mariadb_server: MariadbServ
 def test_a_row_that_somebody_keeps_locked_is_told(
     mariadb_config: Config, mariadb_server: MariadbServer
 ) -> None:
+    def in_a_second(connection: Any, *_: object) -> None:
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("SET innodb_lock_wait_timeout = 1")
+
     with closing(open_accounts(mariadb_config)) as accounts:
+        # Sooner than it is given up that the server answers.
+        event.listen(accounts.engine, "checkout", in_a_second)
         alice = accounts.add_user("alice", "hash")
         with transaction(mariadb_server, database_of(mariadb_config)) as other:
             other.execute("UPDATE accounts_mark SET version = version + 1")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tests.conftest import private
 from tests.servers.mariadb import MariadbServer
 from tests.servers.redis import RedisServer
+from tests.store.conftest import PATIENT
 from tests.unit.test_config_files import HARD
 from tradeback.cli import main
 from tradeback.config import load_config
@@ -37,7 +38,7 @@ def test_of_mysql(mariadb_server: MariadbServer, files: Mapping[str, str]) -> No
         cursor.execute("GRANT ALL ON `p@ss/w:o%%r`.* TO %s@'%%'", ("h@rd/us:er%",))
     settings = {**mariadb_server.environment, "MYSQL_DATABASE": database, "MYSQL_USER": "h@rd/us:er%"}
     del settings["MYSQL_PASSWORD"]
-    settings |= {"TRADEBACK_EXCHANGE": "sim"}
+    settings |= {"TRADEBACK_EXCHANGE": "sim", **PATIENT}
     done = CliRunner().invoke(main, ["migrate", "up"], env=settings | {"MYSQL_PASSWORD_FILE": files["right"]})
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(
@@ -61,7 +62,7 @@ def test_of_redis(tmp_path: Path, files: Mapping[str, str]) -> None:
     with private(Protected, tmp_path / "redis") as server:
 
         def ping(name: str) -> None:
-            environ = {**server.environment, "REDIS_PASSWORD_FILE": files[name]}
+            environ = {**server.environment, "REDIS_TIMEOUT": "30s", "REDIS_PASSWORD_FILE": files[name]}
             with closing(connection_pool(load_config(environ=environ).cache.redis)) as pool:
                 redis.Redis(connection_pool=pool).ping()
 

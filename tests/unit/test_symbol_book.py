@@ -11,6 +11,7 @@ import pytest
 from tests.servers.mariadb import MariadbServer
 from tests.servers.nats import await_true
 from tests.servers.slow import SlowWay
+from tests.store.conftest import PATIENT
 from tradeback.config import Config, load_config
 from tradeback.errors import CatalogError
 from tradeback.model import SymbolInfo
@@ -45,6 +46,7 @@ def test_a_symbol_that_is_not_there_is_looked_for_again_a_second_later(
 ) -> None:
     catalog.sync_symbols([info("BTCUSDT")])
     book = SymbolBook(catalog)
+    monkeypatch.setattr(symbols, "ASK_AGAIN_AFTER", 3600.0)
     assert book.named("ETHUSDT") is None
     catalog.sync_symbols([info("BTCUSDT"), info("ETHUSDT", 4)])
     assert book.named("ETHUSDT") is None
@@ -72,7 +74,7 @@ def test_a_catalog_that_is_away_leaves_what_is_known(
 ) -> None:
     settings = mariadb_server.environment_of(mariadb_server.new_database())
     with SlowWay(mariadb_server.port) as way:
-        environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim", **settings}
+        environ = {"DATA_DIR": str(tmp_path), "TRADEBACK_EXCHANGE": "sim", **settings, **PATIENT}
         catalog = open_catalog(load_config(environ=environ | {"MYSQL_PORT": str(way.port)}))
         catalog.sync_symbols([info("BTCUSDT")])
         book = SymbolBook(catalog)
