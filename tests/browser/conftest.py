@@ -29,7 +29,7 @@ from tradeback.store.accounts import SqlAccounts, open_accounts
 
 SCREENSHOTS = CHECKOUT / "build" / "screenshots"
 PASSWORD = "correct horse"
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
 HOW_TO_GET = "apt-get install -y --no-install-recommends chromium"
 # Nothing that leaves this machine, and no sandbox: tests often run as root.
 SWITCHES = (

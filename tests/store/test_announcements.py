@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.nats import Listener, NatsServer, await_true, subscribed_socket
+from tests.servers.nats import NET, Listener, NatsServer, await_true, subscribed_socket
 from tests.servers.redis import RedisServer
 from tests.store.conftest import sqlite_config
 from tradeback.config import Config
 from tradeback.errors import BusError
 from tradeback.model import Session
+from tradeback.store import announce_nats, nats_connection
 from tradeback.store.accounts import open_accounts
 from tradeback.store.announce_nats import NatsChannel
 from tradeback.store.announcements import open_announcements
@@ -32,11 +33,13 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @pytest.fixture
-def open_one(broker: Broker, tmp_path: Path) -> Iterator[Callable[[], Announcements]]:
+def open_one(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., Announcements]]:
+    """Opens one more; what it is given are settings."""
     opened: list[Announcements] = []
 
-    def open_again() -> Announcements:
-        announcements = open_announcements(sqlite_config(tmp_path, **NOWHERE, **broker.environment))
+    def open_again(**settings: str) -> Announcements:
+        config = sqlite_config(tmp_path, **NOWHERE, **broker.environment, **settings)
+        announcements = open_announcements(config)
         assert announcements is not None
         opened.append(announcements)
         return announcements
@@ -44,6 +47,14 @@ def open_one(broker: Broker, tmp_path: Path) -> Iterator[Callable[[], Announceme
     yield open_again
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No broker is away only because the machine is busy: nothing is told twice, and none of it is an error."""
+    monkeypatch.setattr(nats_connection, "CONNECT_TIMEOUT", NET)
+    monkeypatch.setattr(announce_nats, "FLUSH_TIMEOUT", NET)
+    monkeypatch.setattr(announce_nats, "CALL_TIMEOUT", 2 * NET)
 
 
 class Woken:
@@ -64,7 +75,7 @@ def heard_by(announcements: Announcements) -> Woken:
     return woken
 
 
-def test_who_listens_is_woken_by_each_who_changed_something(open_one: Callable[[], Announcements]) -> None:
+def test_who_listens_is_woken_by_each_who_changed_something(open_one: Callable[..., Announcements]) -> None:
     woken = heard_by(open_one())
     for teller in (open_one(), open_one()):
         for _ in range(3):
@@ -73,8 +84,14 @@ def test_who_listens_is_woken_by_each_who_changed_something(open_one: Callable[[
             await_true(lambda before=before: woken.times > before, "an announcement was lost")
 
 
-def test_many_at_once_become_few_and_the_last_is_heard(open_one: Callable[[], Announcements]) -> None:
-    woken, teller = heard_by(open_one()), open_one()
+@pytest.mark.usefixtures("patient")
+def test_many_at_once_become_few_and_the_last_is_heard(
+    open_one: Callable[..., Announcements], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # None is dropped where it is heard, so that one that was lost is missed.
+    monkeypatch.setattr(announce_nats, "PENDING", 1_000_000)
+    monkeypatch.setattr(announce_nats, "PENDING_BYTES", 1 << 30)
+    woken, teller = heard_by(open_one()), open_one(REDIS_TIMEOUT="60s")
     for _ in range(20_000):
         teller.announce()
     told = teller.counts()["announcements"]
@@ -86,7 +103,7 @@ def test_many_at_once_become_few_and_the_last_is_heard(open_one: Callable[[], An
     await_true(lambda: woken.times >= teller.counts()["announcements"], "the last ones were lost")
 
 
-def test_what_was_announced_last_is_told_before_the_end(open_one: Callable[[], Announcements]) -> None:
+def test_what_was_announced_last_is_told_before_the_end(open_one: Callable[..., Announcements]) -> None:
     woken = heard_by(open_one())
     before = woken.times
     teller = open_one()
@@ -97,15 +114,15 @@ def test_what_was_announced_last_is_told_before_the_end(open_one: Callable[[], A
     await_true(lambda: woken.times > before, "it was lost")
 
 
-def test_who_changes_nothing_has_no_thread(open_one: Callable[[], Announcements]) -> None:
+def test_who_changes_nothing_has_no_thread(open_one: Callable[..., Announcements]) -> None:
     before = threading.active_count()
     open_one().close()
     open_one()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # some of what was before may end only now
 
 
 def test_a_broker_that_was_killed_is_found_again_by_both(
-    broker: Broker, open_one: Callable[[], Announcements]
+    broker: Broker, open_one: Callable[..., Announcements]
 ) -> None:
     hearer, teller = open_one(), open_one()
     woken = heard_by(hearer)
@@ -120,12 +137,12 @@ def test_a_broker_that_was_killed_is_found_again_by_both(
     # Once for what may have been missed, and once for what was announced meanwhile: in which order, is open.
     await_true(lambda: woken.times > before, "nobody listens again")
     await_true(lambda: not teller.state()["error"], "it was never told")
-    assert hearer.state() == {"listening": True, "error": ""}
+    await_true(lambda: hearer.state() == {"listening": True, "error": ""}, "it is not content again")
     for one in (teller, hearer):
         assert one.counts()["announcement_errors"]
 
 
-def test_a_broker_that_hangs_holds_nobody_up(broker: Broker, open_one: Callable[[], Announcements]) -> None:
+def test_a_broker_that_hangs_holds_nobody_up(broker: Broker, open_one: Callable[..., Announcements]) -> None:
     hearer, teller = open_one(), open_one()
     woken = heard_by(hearer)
     broker.halt()
@@ -143,7 +160,7 @@ def test_a_broker_that_hangs_holds_nobody_up(broker: Broker, open_one: Callable[
 
 
 def test_what_comes_with_an_announcement_is_not_looked_at(
-    broker: Broker, open_one: Callable[[], Announcements]
+    broker: Broker, open_one: Callable[..., Announcements]
 ) -> None:
     woken = heard_by(open_one())
     for content in (b"", b"\xff" * 10_000, b'{"version":99999999999999999999}'):
@@ -164,7 +181,9 @@ def publish(broker: Broker, content: bytes) -> None:
         return
     with subscribed_socket(broker.port, "nothing") as connection:
         connection.sendall(b"PUB accounts.changed %d\r\n%b\r\nPING\r\n" % (len(content), content))
-        assert b"PONG" in connection.recv(100)
+        seen = b""
+        while b"PONG\r\n" not in seen:
+            seen += connection.recv(100)
 
 
 def test_wrong_credentials_are_told_without_the_password(tmp_path: Path) -> None:
@@ -176,6 +195,7 @@ def test_wrong_credentials_are_told_without_the_password(tmp_path: Path) -> None
         refused(config, "REDIS_PASSWORD", but_not="wrong ")
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_user_of_nats_who_may_not_is_told(tmp_path: Path) -> None:
     rights = tmp_path / "rights.conf"
     rights.write_text(
@@ -212,6 +232,7 @@ def test_accounts_in_a_file_are_not_announced(tmp_path: Path) -> None:
     assert open_announcements(sqlite_config(tmp_path, **NOWHERE)) is None
 
 
+@pytest.mark.usefixtures("patient")
 def test_every_change_of_accounts_is_announced(mariadb_config: Config, nats_server: NatsServer) -> None:
     nats = mariadb_config.messaging.nats.model_copy(update={"url": nats_server.url})
     messaging = mariadb_config.messaging.model_copy(update={"nats": nats})

@@ -46,6 +46,7 @@ def test_a_symbol_that_is_not_there_is_looked_for_again_a_second_later(
 ) -> None:
     catalog.sync_symbols([info("BTCUSDT")])
     book = SymbolBook(catalog)
+    assert symbols.ASK_AGAIN_AFTER == 1.0
     monkeypatch.setattr(symbols, "ASK_AGAIN_AFTER", 3600.0)
     assert book.named("ETHUSDT") is None
     catalog.sync_symbols([info("BTCUSDT"), info("ETHUSDT", 4)])

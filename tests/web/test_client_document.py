@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browser.conftest import HOW_TO_GET, SWITCHES, needs
+from tests.browser.conftest import HOW_TO_GET, PATIENCE_MS, SWITCHES, needs
 from tests.conftest import CHECKOUT
 from tests.e2e.api import all_running
 from tests.e2e.running import trade_and_drain
@@ -57,12 +57,14 @@ def test_the_page_of_the_document_ticks(tmp_path: Path) -> None:
     assert html is not None
     pages = tmp_path / "pages"
     pages.mkdir()
+    expect.set_options(timeout=PATIENCE_MS)
     with all_running(tmp_path) as running, served(pages) as address, sync_playwright() as playwright:
         text = html[1].replace("127.0.0.1:8080", f"127.0.0.1:{running.api.port}")
         text = text.replace("127.0.0.1:8081", f"127.0.0.1:{running.server.ws_port}")
         (pages / "index.html").write_text(text)
         browser = playwright.chromium.launch(executable_path=chromium, args=list(SWITCHES))
         page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(address)
