@@ -88,7 +88,7 @@ async def watching(accounts: SqlAccounts, path: Path) -> AsyncIterator[AccountsW
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.005)
 

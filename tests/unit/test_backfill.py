@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.consumer import SAFETY_SECONDS
 from tests.repairing import symbols_of
+from tests.stalls import hasty_until_stalled
 from tests.unit.test_sim_streams import config as sim_config
 from tradeback.config import Config
 from tradeback.errors import ConfigError, ExchangeError, UnknownSymbolError
@@ -111,7 +112,7 @@ async def backfilling(
         {"data": {"folder": path}, "exchange": {"name": "sim"}, "recorder": {"history_days": 3}}
     )
     history = open_history(config, write=True)
-    rest = ExchangeRest(sim.rest_url, RestPolicy(attempts=1, timeout=2.0))
+    rest = ExchangeRest(sim.rest_url, RestPolicy(attempts=1, timeout=SAFETY_SECONDS))
     backfill = Backfill(history, rest, symbols_of(sim).get, config, policy)
     try:
         yield backfill, history, rest
@@ -156,11 +157,11 @@ def test_a_misbehaving_exchange_delays_and_spoils_nothing(tmp_path: Path, kind: 
             await rest.exchange_info()
             await backfill.read_clock()
             jobs = backfill.ask([1, 2], ["1m"], 1)
-            if kind == "stall":
-                sim.fault(kind, count=1)
-            else:
-                sim.fault(kind, count=3)
-            async with asyncio.timeout(SAFETY_SECONDS):
+            sim.fault(kind, count=1 if kind == "stall" else 3)
+            async with asyncio.timeout(SAFETY_SECONDS), asyncio.TaskGroup() as tasks:
+                if kind == "stall":
+                    tasks.create_task(hasty_until_stalled(sim, rest, 1))
+                    await asyncio.sleep(0)  # it has begun
                 await backfill.run(only=jobs)
             assert backfill.failures >= 1
             assert backfill.last_failure

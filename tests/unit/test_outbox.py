@@ -18,7 +18,7 @@ from tradeback.recorder import outbox
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.outbox import MESSAGES_PER_LINE, Outbox
 
-SAFETY = 30.0
+SAFETY = 120.0
 
 Answer = Callable[[list[dict[str, Any]]], Awaitable[bytes | None]]
 
@@ -149,7 +149,7 @@ def test_while_one_answer_is_waited_for_levels_are_conflated(tmp_path: Path) -> 
 def test_what_was_not_taken_is_sent_again_unless_something_younger_came(
     tmp_path: Path, wrong: bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(outbox, "ANSWER_TIMEOUT", 0.2 if wrong in (b"", b"{") else SAFETY)
 
     async def scenario(peer: Peer) -> None:
         async with listening(peer), sending(peer.path) as box:
@@ -203,8 +203,9 @@ def test_the_end_waits_for_a_server_that_hangs_no_longer_than_a_second(tmp_path:
                 await box.flush()
             assert len(box) == 1
             peer.answer = taken
-            await box.flush()
-            assert len(box) == 0
+            async with asyncio.timeout(SAFETY):
+                while len(box):
+                    await box.flush()  # which waits no longer than a second for a busy machine either
         client.close()
 
     run(scenario, tmp_path)

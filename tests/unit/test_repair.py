@@ -21,6 +21,7 @@ from tests.repairing import (
     repairing,
     symbols_of,
 )
+from tests.stalls import hasty_until_stalled
 from tests.unit.test_sim_streams import config, run_messages
 from tradeback.exchange.rest import RestPolicy
 from tradeback.exchange.sim import Sim
@@ -134,9 +135,11 @@ def test_a_misbehaving_exchange_is_reported_and_spoils_nothing(tmp_path: Path, k
             lowest, highest = ids_of(sim, symbol)
             gaps[number] = [(lowest + 5, lowest + 9), ((lowest + highest) // 2, highest - 1)]
             folder.write(sim, symbol, gaps[number])
-        sim.fault(kind, count=2 if kind in ("stall", "rest429", "rest418") else 5)
-        policy = RestPolicy(attempts=1, timeout=1.0)
-        async with repairing(folder, sim.rest_url, symbols, rest_policy=policy) as running:
+        count = 2 if kind in ("stall", "rest429", "rest418") else 5
+        sim.fault(kind, count=count)
+        async with repairing(folder, sim.rest_url, symbols) as running:
+            if kind == "stall":
+                await hasty_until_stalled(sim, running.rest, count)
             await running.until()
             for symbol in symbols.values():
                 assert_whole(running.history, sim, symbol)
