@@ -9,12 +9,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import CHECKOUT
 from tests.e2e.api import ApiProcess
+from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, Up
 
 UNITS = sorted((CHECKOUT / "deploy" / "systemd").glob("*.service"))
@@ -60,6 +62,40 @@ def test_systemd_is_told(tmp_path: Path, process: str) -> None:
             while (state := heard.recv(100)) != b"STOPPING=1":
                 assert state == b"WATCHDOG=1"
             assert running.process.wait(SAFETY) == 0
+
+
+def test_a_recorder_that_waits_for_its_database_is_waited_for(tmp_path: Path) -> None:
+    """Else systemd would end it after TimeoutStartSec, again and again, for as long as MySQL is away."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard,
+        socket.socket() as nobody,
+        SimProcess("--paused") as sim,
+    ):
+        heard.settimeout(SAFETY)
+        heard.bind(str(tmp_path / "notify"))
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        environment = {
+            **os.environ,
+            **SIM_EXCHANGE,
+            "EXCHANGE_WS_ENDPOINT": sim.ws_endpoint,
+            "EXCHANGE_REST_ENDPOINT": sim.rest_endpoint,
+            "DATA_DIR": str(tmp_path / "data"),
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "MYSQL_HOST": "127.0.0.1",
+            "MYSQL_PORT": str(nobody.getsockname()[1]),
+            "MYSQL_PASSWORD": "secret",
+        }
+        process = subprocess.Popen([sys.executable, "-m", "tradeback", "recorder"], env=environment)
+        try:
+            for _ in range(3):
+                name, _, value = heard.recv(100).decode().partition("=")
+                assert name == "EXTEND_TIMEOUT_USEC"
+                assert int(value) >= 60_000_000
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(SAFETY) == 0
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)

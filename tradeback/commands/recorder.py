@@ -18,7 +18,7 @@ from tradeback.ceilings import allow_descriptors
 from tradeback.commands.lifeline import tell_ready
 from tradeback.commands.options import with_config
 from tradeback.commands.reloading import loader, on_hangup
-from tradeback.commands.supervisor import feed_watchdog, on_end
+from tradeback.commands.supervisor import feed_watchdog, on_end, still_starting
 from tradeback.config import Config, notices
 from tradeback.errors import StoreError, TradebackError
 from tradeback.exchange.choice import choose_exchange
@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 OPEN_RETRY_MIN = 0.5
 OPEN_RETRY_MAX = 10.0
+WAIT_FOR_STORE = 120.0  # longer than one try to open a store takes
 DESCRIPTORS = (
     256  # files of the journals for each sink, connections to stores, to the exchange and to the server
 )
@@ -154,6 +155,7 @@ async def _opened(
                     "a store is away: it is waited for, and the journal keeps what comes", reason=str(error)
                 )
             said = str(error)
+            still_starting(pause + WAIT_FOR_STORE)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await stop.wait()

@@ -34,6 +34,11 @@ def tell_supervisor(state: str) -> None:
         log.warning("systemd could not be told", state=state, reason=str(error))
 
 
+def still_starting(seconds: float) -> None:
+    """Have systemd wait so much longer, from now on, for this process to be ready."""
+    tell_supervisor(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
+
 @contextmanager
 def unheard() -> Iterator[None]:
     """Whatever is told to systemd in the block is not heard."""
