@@ -194,6 +194,16 @@ def test_the_health_of_the_other_machine_is_told(machines: TwoMachines) -> None:
     await_true(lambda: told_of_recorder(machines)["state"] == "ok", "the recorder is not found again")
 
 
+def test_the_api_watches_its_resources_without_a_folder_of_the_exchange(machines: TwoMachines) -> None:
+    rest = machines.rest.api
+    assert not (rest.folder / "sim").exists()
+    told = dict.fromkeys(("descriptors", "memory", "disk"), "ok")
+    await_true(
+        lambda: rest.ask("/api/v1/health/detailed").json["resources"]["api"] == told,
+        "nothing is told of its resources",
+    )
+
+
 def test_prices_come_from_redis_where_no_table_is(machines: TwoMachines) -> None:
     rest = machines.rest.api
     path = "/api/v1/symbols/BTCUSDT/price"

@@ -90,8 +90,9 @@ def api(config: Config, ready_fd: int | None) -> None:
         requests = Requests(shared)
         if current.log.performance:
             requests.tell_performance(current.log.performance)
-        if folder.is_dir():
-            Resources(current, folder, requests.put).watch_in_a_thread()
+        # On a machine without server and recorder there may be no data folder: its disk is that of what is there.
+        there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+        Resources(current, there, requests.put).watch_in_a_thread()
         return create_app(
             current, stores_of(current), secret, counts_of(current), requests, ends=lambda: serving.ends
         )
