@@ -363,7 +363,7 @@ class Prices(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of what is mapped; prices cannot be read afterwards."""
+        """Let go of what is mapped or connected; no price is to be asked for afterwards."""
         ...
 
 
