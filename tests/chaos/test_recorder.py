@@ -28,11 +28,13 @@ from tests.reference.ledger import bar_differences, bars_of, read_ledger, tick_d
 from tests.scale import CHAOS
 from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
-from tests.servers.nats import NatsServer
+from tests.servers.nats import NatsServer, await_true
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
-from tests.servers.services import give
+from tests.servers.services import config_of, give
 from tradeback.model import RESOLUTIONS
+from tradeback.recorder.indicators import enigma_message
+from tradeback.store.cache_redis import open_cache
 
 SECONDS = 600.0 if CHAOS else 60.0
 SECONDS_WITH_SERVICES = 600.0 if CHAOS else 30.0
@@ -40,6 +42,7 @@ SYMBOLS = 20
 RATE = 5_000
 DISK = "2g" if CHAOS else "300m"
 SAFETY = 120.0
+MS_NS = 1_000_000
 
 
 @pytest.fixture
@@ -106,6 +109,7 @@ def trade_and_fail(disk: Path, tmp_path: Path, seconds: float, servers: Sequence
         disturbed.assert_alive()
         assert status["gaps"] == {"open": 0, "unfillable": 0}
         assert_stored_is_traded(disk, sim, seconds)
+        assert_told_is_true(disk, sim)
         assert disturbed.recorder.stop() == 0
         assert disturbed.server.stop() == 0
     for log in ("server.log", "recorder.log"):
@@ -148,3 +152,35 @@ def assert_stored_is_traded(folder: Path, sim: SimProcess, seconds: float) -> No
             records += len(ticks)
     print(f"{total} trades of {len(ids)} symbols in {records} records")
     assert total > seconds * 100
+
+
+def assert_told_is_true(folder: Path, sim: SimProcess) -> None:
+    """The newest level of each symbol is that of all of its trades; where there is a Redis, it tells the same, and the
+    last price."""
+    ids, config = stream_ids(folder), config_of(folder)
+    cache = open_cache(config)
+    with opened_history(folder) as history:
+        for name in sorted(sim.get("/sim/ledger")):
+            trades = read_ledger(sim.get, name)
+            newest_ms = trades[-1].ts_event // MS_NS
+            prices = {float(trade.price) for trade in trades}
+            last = {float(trade.price) for trade in trades if trade.ts_event // MS_NS == newest_ms}
+
+            def level_is_right(stream_id: int = ids[name], prices: set[float] = prices) -> bool:
+                level = history.enigma(stream_id)
+                return level is not None and (level.ath, level.atl) == (max(prices), min(prices))
+
+            await_true(level_is_right, f"the level of all trades of {name} is stored")
+            level = history.enigma(ids[name])
+            assert level is not None
+            assert level.price in last, name
+            if cache is not None:
+                await_true(
+                    lambda name=name, level=level: cache.enigma(name) == enigma_message(name, level)["data"],
+                    f"the level of {name} is in Redis",
+                )
+                price = cache.price(name)
+                assert price is not None
+                assert (price.price, price.ts_event // MS_NS) == (float(trades[-1].price), newest_ms), name
+    if cache is not None:
+        cache.close()
