@@ -33,6 +33,14 @@ def log_in(page: Page, name: str, password: str = PASSWORD) -> None:
     expect(page.locator("#pill")).to_have_attribute("data-state", "connected")
 
 
+DRAWN = "document.getElementById('chart').drawn"  # docs/page.md
+ARE_DRAWN = f"""(bars) => {{
+  const drawn = {DRAWN}.bars;
+  const same = (one, other) => Object.entries(one).every(([name, value]) => other[name] === value);
+  return drawn.length === bars.length && drawn.every((bar, at) => same(bar, bars[at]));
+}}"""
+
+
 def row(page: Page, symbol: str) -> Locator:
     return page.locator(f"#watchlist [data-symbol={symbol}]")
 
@@ -95,6 +103,8 @@ def test_from_the_login_to_a_moving_chart(site: Site, open_tab: OpenTab) -> None
     expect(page.locator("#levels tr")).to_have_count(7)
     page.keyboard.press("f")
     expect(page.get_by_label("Fibonacci", exact=True)).to_be_checked()
+    names = {"0%", "23.6%", "38.2%", "50%", "61.8%", "78.6%", "100%"}
+    assert {line["title"] for line in page.evaluate(DRAWN)["levels"]} == names
 
     # The connection panel.
     for figure in ("round-trip", "updates", "bytes", "stale"):
@@ -135,6 +145,11 @@ def test_the_bar_in_progress_is_the_one_of_the_api(site: Site, open_tab: OpenTab
         ]
         texts.append(f"V {bar['volume']:.4g}")
         expect(tab.page.locator("#legend")).to_contain_text("".join(texts))
+        # So is what is in the canvas, bars that are closed among it.
+        for key, resolution in (("6", "1d"), ("1", "1m"), ("2", "5m")):
+            path = f"/api/v1/symbols/BTCUSDT/bars?resolution={resolution}&limit=500"
+            tab.page.keyboard.press(key)
+            tab.page.wait_for_function(ARE_DRAWN, arg=ask(port, path).json["bars"])
     finally:
         site.up.sim("/sim/resume")
 
