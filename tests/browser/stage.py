@@ -22,6 +22,7 @@ NOON_S = 1_749_988_800  # of a day in June
 LONG_S = 3600
 BEGIN_S = NOON_S + 30  # what the clock shows at first
 FRAME_MS = 20  # longer than an animation frame
+SIGN_OF_LIFE_MS = 1000
 FLASHES = """
   window.flashes = [];
   const animate = Element.prototype.animate;
@@ -67,7 +68,13 @@ class Stage:
         expect(self.page.locator("#pill")).to_have_attribute("data-state", "connected")
 
     def pass_time(self, ms: float = FRAME_MS) -> None:
-        self.page.clock.run_for(int(ms))
+        """Of a long time the page hears in between that the server lives: it would take it for dead otherwise."""
+        left = int(ms)
+        while left > SIGN_OF_LIFE_MS:
+            self.send({"type": "pong"})
+            self.page.clock.run_for(SIGN_OF_LIFE_MS)
+            left -= SIGN_OF_LIFE_MS
+        self.page.clock.run_for(left)
 
     def until(self, fits: Callable[[], bool], what: Callable[[], object]) -> None:
         """Let time pass by frames until it is so."""
