@@ -18,6 +18,7 @@ from tests.conftest import CHECKOUT
 from tests.e2e.api import ApiProcess
 from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, Up
+from tradeback.config import load_config
 
 UNITS = sorted((CHECKOUT / "deploy" / "systemd").glob("*.service"))
 SAFETY = 60.0
@@ -139,6 +140,16 @@ def test_units_listen_for_a_proxy_on_this_machine_alone(process: str) -> None:
     assert "\nEnvironment=SERVER_HOST=127.0.0.1\n" in text
     # What an administrator sets comes later, and so counts.
     assert text.index("SERVER_HOST=") < text.index("\nEnvironmentFile=-/etc/tradeback/environment\n")
+
+
+def test_the_settings_beside_the_units_are_good() -> None:
+    config = load_config(CHECKOUT / "deploy" / "systemd" / "config.yaml", environ={})
+    for process in ("api", "server", "recorder"):
+        assert (
+            f"DATA_DIR={config.data.folder}\n"
+            in (CHECKOUT / "deploy" / "systemd" / f"tradeback-{process}.service").read_text()
+        )
+    assert [str(one) for one in config.server.trusted_proxies] == ["127.0.0.1/32"]
 
 
 def test_the_caddyfile_is_good(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import CHECKOUT
+from tests.documents.blocks import commands
 from tests.e2e.api import ask
+from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.running import Up
 
 pytestmark = pytest.mark.timeout(900)
@@ -32,6 +35,10 @@ DOWNLOADS = 3  # a download that fails is no failure of ours
 NOT_DOWNLOADED = re.compile(
     r"No matching distribution|Connection|[Tt]imed? ?out|IncompleteRead|HTTP ?[Ee]rror"
 )
+HERE = Path(__file__).resolve().parent
+INSTALLING = "docs/howto/install.md"
+NAMESPACES = ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+DEBIANS_PYTHON = "/usr/bin/python3"
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,64 @@ def test_one_command_from_there_ends_with_a_page_and_bars(installed: Path, tmp_p
         )
         assert "BTCUSDT" in watched
         assert up.stop() == 0
+
+
+def test_the_page_on_installing_leads_to_one_that_serves(delivered: Delivered, tmp_path: Path) -> None:
+    """Typed as root on a machine that has this one's programs, and files, network and processes of its own."""
+    for program in ("unshare", "ip", "runuser", "setpriv", "caddy", "nginx"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no program {program} here, and docs/howto/install.md is not followed")
+    if os.geteuid() != 0 or subprocess.run([*NAMESPACES, "true"], capture_output=True).returncode != 0:
+        pytest.skip("docs/howto/install.md is not followed here: it needs root, and namespaces of its own")
+    version = [DEBIANS_PYTHON, "-c", "import ensurepip, sys; print(sys.version_info[:2])"]
+    told = subprocess.run(version, capture_output=True, text=True, check=False).stdout.strip()
+    if told != str(sys.version_info[:2]):
+        pytest.skip(
+            f"the wheel is for Python {sys.version_info[:2]}, and {DEBIANS_PYTHON} is {told or 'none'}"
+        )
+    # There is no network: what the wheel needs is here before, for the very Python that installs it.
+    wheels = tmp_path / "wheels"
+    ran(DEBIANS_PYTHON, "-m", "venv", tmp_path / "first", cwd=tmp_path)
+    pip = tmp_path / "first" / "bin" / "pip"
+    ran(pip, "download", "--quiet", "--dest", wheels, delivered.wheel, cwd=tmp_path)
+    for name in ("bin", "home", "layers", "there/dist"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "there" / "deploy").symlink_to(CHECKOUT / "deploy")
+    shutil.copy(delivered.wheel, tmp_path / "there" / "dist")
+    shutil.copy(CHECKOUT / "tests" / "localhost.pem", tmp_path)
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.write_text(f"#!{sys.executable}\n{(HERE / 'systemctl.py').read_text()}")
+    systemctl.chmod(0o755)
+    (tmp_path / "home" / ".curlrc").write_text("insecure\nsilent\nshow-error\n")
+    settings = {**SIM_EXCHANGE, "EXCHANGE_SYMBOLS": "BTCUSDT"}
+    (tmp_path / "environment").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    typed = [
+        command for command in commands(INSTALLING) if not command.startswith(("make ", ".venv/", "apt-get "))
+    ]
+    served = "curl --fail --retry 60 --retry-all-errors --retry-delay 1 https://localhost/api/v1/symbols/BTCUSDT/price"
+    # And through the proxy alone: at another address of this machine nobody listens.
+    looks = [served, *(f"! curl --max-time 10 http://127.0.0.2:{port}/health" for port in (8080, 8081))]
+    (tmp_path / "commands").write_text("".join(f"{command}\n" for command in [*typed, *looks]))
+    done = subprocess.run(
+        [*NAMESPACES, "bash", HERE / "machine.sh", tmp_path],
+        env={
+            **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+            **SIM_EXCHANGE,
+            "TRADEBACK_HERE": str(Path(sys.executable).with_name("tradeback")),
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(wheels),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in ("server answers", "recorder answers", "api answers"):
+        assert said in done.stdout
+    assert done.stdout.count('"status":"ok"') == 2  # through Caddy, then through nginx
+    assert '"symbol":"BTCUSDT"' in done.stdout.rpartition(served)[2]
 
 
 def test_wheels_are_built_for_each_python_and_both_machines() -> None:

@@ -46,7 +46,10 @@ ANNOUNCED = {
 # Modules that log, and `libraries`; what is of no module here is counted as `other`.
 COMPONENTS = (
     *(f"api.{name}" for name in ("app", "auth", "health", "kept_bars", "limits", "requests", "symbols")),
-    *(f"store.{name}" for name in ("announcements", "influx", "influx_restore", "requests_nats")),
+    *(
+        f"store.{name}"
+        for name in ("announcements", "catalog", "histories", "influx", "influx_restore", "requests_nats")
+    ),
     *(f"commands.{name}" for name in ("api", "log", "reloading", "supervisor")),
     *("control", "log", "resources", "libraries", "other"),
 )

@@ -11,14 +11,15 @@ COMPONENTS = (
     *(
         f"recorder.{name}"
         for name in (
-            *("accounts_watch", "answers", "app", "backfill", "day_volumes", "history_sink", "indicators"),
-            *("kept_bars", "logins_cache"),
-            *("outbox", "repair", "replay", "sinks", "symbols", "watch"),
+            *("accounts_watch", "answers", "app", "backfill", "cache_sink", "day_volumes", "history_sink"),
+            *("indicators", "kept_bars", "logins_cache", "outbox", "repair", "replay", "sinks"),
+            *("stored_levels", "symbols", "watch"),
         )
     ),
-    *("store.announcements", "store.influx", "store.requests_nats"),
+    *(f"store.{name}" for name in ("announcements", "catalog", "histories", "influx")),
+    *("store.influx_restore", "store.requests_nats"),
     *("control", "recovery", "performance", "resources"),
-    *("commands.recorder", "commands.reloading", "libraries", "other"),
+    *("commands.recorder", "commands.reloading", "commands.supervisor", "libraries", "other"),
 )
 
 _VALUES = (

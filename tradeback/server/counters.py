@@ -28,8 +28,8 @@ COMPONENTS = (
             "upkeep",
         )
     ),
-    *("store.announcements", "control", "recovery", "performance", "resources"),
-    *("commands.server", "commands.reloading"),
+    *("store.announcements", "store.catalog", "control", "recovery", "performance", "resources"),
+    *("commands.server", "commands.reloading", "commands.supervisor"),
     *("libraries", "other"),
 )
 
