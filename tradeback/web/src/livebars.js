@@ -44,7 +44,6 @@ export class LiveBars {
   #volumes = [];
   #times = [];
   #applied = 0;
-  #endedVolume = -1; // in the last answer, of the bars that ended
   #tries = 0;
   #exact = false; // the last bar is what was traded: two answers of the history agree on it
   #asking = false;
@@ -155,9 +154,9 @@ export class LiveBars {
     // What was exact so far is not given up for an answer that does not go with it: the next one may.
     const exact = this.#exact && this.#tries < TRIES - 1;
     const place = exact ? agreeing : latest;
-    const ended = volumeOf((bars ?? []).filter((bar) => bar.time < opening));
-    const sure = (place >= 0 && place === agreeing) || (bars !== null && ended === this.#endedVolume);
-    this.#endedVolume = ended;
+    // The history has trades in their order: with one of the bar after it, it has all of the bar that ended.
+    const reached = bars !== null && bars.some((bar) => bar.time >= opening);
+    const sure = (place >= 0 && place === agreeing) || reached;
     // A bar that ended has to be right: nobody takes another one later.
     const ends = opening > this.#confirmed && this.#bar !== null && this.#bar.time < opening;
     const fits = place >= 0 && (!ends || (sure && place >= this.#arrivedBefore(opening + GRACE_MS)));
