@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.consumer import SAFETY_SECONDS
+from tests.waiting import until
 from tradeback._fast.journal import JournalWriter
 from tradeback._fast.record import FLAGS, REASONS
 from tradeback._fast.stats import Stats
@@ -123,12 +124,8 @@ class Repairing:
 
     async def until(self, stream_id: int | None = None) -> None:
         """Wait until no gap is open, of one symbol or of all, and everything is stored."""
-        async with asyncio.timeout(SAFETY_SECONDS):
-            while True:
-                # In this order: gaps may be on their way to the history before.
-                if self.sink.caught_up and not self.history.gaps(stream_id, open_only=True):
-                    return
-                await asyncio.sleep(0.01)
+        # In this order: gaps may be on their way to the history before.
+        await until(lambda: self.sink.caught_up and not self.history.gaps(stream_id, open_only=True))
 
 
 @asynccontextmanager

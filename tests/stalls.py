@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 
-from tests.consumer import SAFETY_SECONDS
+from tests.waiting import until
 from tradeback.exchange.rest import ExchangeRest
 from tradeback.exchange.sim import Sim
 
@@ -17,7 +16,5 @@ async def hasty_until_stalled(sim: Sim, rest: ExchangeRest, count: int) -> None:
     asks later it has its own patience."""
     patient = rest.policy
     rest.policy = replace(patient, timeout=HASTE_S)
-    async with asyncio.timeout(SAFETY_SECONDS):
-        while sim.faults.done["stall"] < count:
-            await asyncio.sleep(0.01)
+    await until(lambda: sim.faults.done["stall"] >= count)
     rest.policy = patient

@@ -30,6 +30,7 @@ from tests.e2e.running import (
 )
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tests.scale import CHAOS
+from tests.waiting import until
 from tradeback.errors import CLOSE_REASONS, CloseCode
 from tradeback.store.stats import read_stats
 
@@ -78,13 +79,6 @@ class Reconnecting:
             wait = CLOSE_REASONS[CloseCode(code)].wait_s if code is not None else (0.5, 1.0)
             assert wait is not None
             await asyncio.sleep(random.uniform(*wait) / HURRY)
-
-
-async def until(condition: object, what: str) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def restarted_under(

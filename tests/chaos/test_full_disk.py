@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -23,25 +22,18 @@ from tests.e2e.running import (
     stream_ids,
 )
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
+from tests.waiting import await_true
 from tradeback.store.stats import read_stats
 
 SYMBOLS = 8
 RATE = 4_000
 SEGMENT = {"JOURNAL_SEGMENT_BYTES": "128KiB", "JOURNAL_RETENTION_BYTES": "1GiB"}
-SAFETY = 90.0
 UNWRITTEN = 5  # GapReason
 
 
 @pytest.fixture
 def disk(mounted: Callable[[str], Path]) -> Path:
     return mounted("64m")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
 
 
 def unwritten(server: ServerProcess) -> int:
@@ -81,9 +73,9 @@ def test_a_full_disk_costs_clients_nothing_and_the_journal_only_details(disk: Pa
             with Audit(server.ws_port, 5, symbols) as audit:
                 server.await_subscribed(SYMBOLS)
                 sim.get("/sim/resume")
-                until(lambda: server.control(type="status")["journal"]["next_seq"] > 1000)
+                await_true(lambda: server.control(type="status")["journal"]["next_seq"] > 1000)
                 fill(disk / "ballast")
-                until(lambda: unwritten(server) == SYMBOLS)
+                await_true(lambda: unwritten(server) == SYMBOLS)
                 log = (disk / "server.log").read_text()
                 assert "the journal has no room" in log
                 assert str(disk / "sim" / "journal") in log
@@ -99,7 +91,7 @@ def test_a_full_disk_costs_clients_nothing_and_the_journal_only_details(disk: Pa
                 server = ServerProcess(disk, sim, **carried)
                 server.await_subscribed(SYMBOLS)
                 traded = {name: row["count"] for name, row in sim.get("/sim/ledger").items()}
-                until(lambda: all(row["count"] > traded[n] for n, row in sim.get("/sim/ledger").items()))
+                await_true(lambda: all(row["count"] > traded[n] for n, row in sim.get("/sim/ledger").items()))
                 settle(sim, server)
             else:
                 assert "the journal has room again" in (disk / "server.log").read_text()

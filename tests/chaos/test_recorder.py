@@ -28,10 +28,11 @@ from tests.reference.ledger import bar_differences, bars_of, read_ledger, tick_d
 from tests.scale import CHAOS
 from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
-from tests.servers.nats import NatsServer, await_true
+from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
 from tests.servers.services import config_of, give
+from tests.waiting import await_true
 from tradeback.model import RESOLUTIONS
 from tradeback.recorder.indicators import enigma_message
 from tradeback.store.cache_redis import open_cache

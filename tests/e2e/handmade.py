@@ -9,11 +9,9 @@ import hashlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.on_loop import until as until_within
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -22,8 +20,6 @@ from tradeback._fast.table import SymbolTable
 from tradeback.config import Config
 from tradeback.server.feed import Feeds
 
-SAFETY = 90.0
-until = partial(until_within, safety=SAFETY)
 Behave = Callable[["ServerConnection"], Awaitable[None]]
 
 

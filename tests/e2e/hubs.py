@@ -20,6 +20,7 @@ import uvloop
 
 from tests.reference.batch import BINARY, CLOSE, PING, PONG, TEXT, decode_payload
 from tests.reference.market import Market
+from tests.waiting import until
 from tradeback._fast import epoll
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.stats import Stats
@@ -93,9 +94,7 @@ class Served:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Let the loop run until the condition holds."""
-        async with asyncio.timeout(PATIENCE):
-            while not condition():
-                await asyncio.sleep(0.001)
+        await until(condition)
 
     async def client(self, **options: Any) -> RawClient:
         return await RawClient.connect(self.port, **options)

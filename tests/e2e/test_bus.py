@@ -18,7 +18,8 @@ from tests.e2e.running import (
     stream_ids,
     trade_and_drain,
 )
-from tests.servers.nats import Listener, NatsServer, await_true, kept
+from tests.servers.nats import Listener, NatsServer, kept
+from tests.waiting import await_true
 from tradeback._fast.journal import JournalCursor, JournalTrade
 from tradeback._fast.record import FLAGS
 from tradeback.store.bus_layout import BusLevel, BusPrice, BusTrade, decode_message

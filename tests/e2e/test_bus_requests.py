@@ -15,7 +15,8 @@ import pytest
 from tests.conftest import private
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
-from tests.servers.nats import NET, NatsServer, await_true
+from tests.servers.nats import NET, NatsServer
+from tests.waiting import await_true
 
 CARRIED = {"EXCHANGE_SYMBOLS": "BTCUSDT", "RECORDER_HISTORY_DAYS": "0"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import Up, ask_control, stream_ids, trade_and_drain
 from tests.e2e.test_recorder import check_all, opened_history
 from tests.servers.redis import RedisServer
+from tests.waiting import await_true
 from tradeback._fast.journal import durable_places
 from tradeback._fast.tablefile import TableReader
 from tradeback.config import load_config
@@ -25,7 +26,6 @@ from tradeback.store.base import Cache
 from tradeback.store.cache_redis import open_cache
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
-SAFETY = 60.0
 MS = 1_000_000
 DAY_S = 86_400
 PASSWORD = "swordfish"
@@ -49,13 +49,6 @@ def opened_cache(server: RedisServer, **settings: str) -> Iterator[Cache]:
         yield cache
     finally:
         cache.close()
-
-
-def await_true(what: str, condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
 
 
 def sink(folder: Path, name: str) -> dict[str, Any]:
@@ -100,15 +93,15 @@ def test_after_midnight_every_reader_is_told_the_volume_of_the_new_day(
             def of_cache() -> dict[str, float]:
                 return {symbol: price.volume for symbol, price in cache.prices(SYMBOLS).items()}
 
-            await_true("the cache has what REST has", lambda: of_cache() == of_rest())
+            await_true(lambda: of_cache() == of_rest(), "the cache has what REST has")
             assert min(of_rest().values()) > 0.0
             clock.jump(noon + DAY_S)
             assert of_rest() == dict.fromkeys(SYMBOLS, 0.0)
-            await_true("the cache says so too", lambda: of_cache() == of_rest())
+            await_true(lambda: of_cache() == of_rest(), "the cache says so too")
             day = max(row.ts_event for row in cache.prices(SYMBOLS).values()) // DAY_NS
             trade_and_drain(up.rest, 3_000)
             await_true(
-                "the new day counts", lambda: of_cache() == of_rest() and min(of_rest().values()) > 0.0
+                lambda: of_cache() == of_rest() and min(of_rest().values()) > 0.0, "the new day counts"
             )
             assert {price.ts_event // DAY_NS for price in cache.prices(SYMBOLS).values()} == {day + 1}
             assert up.stop() == 0
@@ -141,14 +134,14 @@ def test_the_cache_has_what_the_exchange_and_the_stores_have(
         up.await_subscribed(len(SYMBOLS))
         trade_and_drain(up.rest, 6_000)
         up.await_stored(repaired=True)
-        await_true("the cache has what the table has", lambda: cached(tmp_path, cache))
+        await_true(lambda: cached(tmp_path, cache), "the cache has what the table has")
         check_exchange(cache, up)
 
         def announced() -> dict[str, Price]:
             return {update.symbol: update.price for update in cache.updates(limit=100_000)}
 
         # The volume of the day comes when the exchange's klines have told it, perhaps between the two looks.
-        await_true("what was announced last is what is there", lambda: announced() == cache.prices(SYMBOLS))
+        await_true(lambda: announced() == cache.prices(SYMBOLS), "what was announced last is what is there")
         updates = cache.updates(limit=100_000)
         # Conflated: far fewer than messages; and none tells what the one before it of the same symbol told.
         assert len(SYMBOLS) <= len(updates) < 6_000
@@ -176,22 +169,22 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
     def history_goes_on() -> None:
         began = journal_end(tmp_path / "sim" / "journal")
         await_true(
-            "the history takes what is traded meanwhile",
             lambda: sink(tmp_path, "history")["journals"]["journal"]["place"] > began + 500,
+            "the history takes what is traded meanwhile",
         )
         assert sink(tmp_path, "history")["errors"] == 0
 
     def told(words: str) -> None:
-        await_true(f"the status says {words}", lambda: words in sink(tmp_path, "cache")["error"])
+        await_true(lambda: words in sink(tmp_path, "cache")["error"], f"the status says {words}")
 
     def goes_on(cache: Cache) -> None:
         """It is written to again; each symbol is there, and new ones come."""
-        await_true("prices are there", lambda: len(cache.prices(SYMBOLS)) == len(SYMBOLS))
+        await_true(lambda: len(cache.prices(SYMBOLS)) == len(SYMBOLS), "prices are there")
         last = max(price.ts_event for price in cache.prices(SYMBOLS).values())
         await_true(
-            "newer prices come", lambda: max(p.ts_event for p in cache.prices(SYMBOLS).values()) > last
+            lambda: max(p.ts_event for p in cache.prices(SYMBOLS).values()) > last, "newer prices come"
         )
-        await_true("no error is left", lambda: sink(tmp_path, "cache")["error"] == "")
+        await_true(lambda: sink(tmp_path, "cache")["error"] == "", "no error is left")
 
     redis_server.kill()
     redis_server.start("--requirepass", "another")
@@ -207,7 +200,7 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
         Up(tmp_path, "--sim-rate", "2000", "--sim-symbols", "10", environment=settings) as up,
     ):
         up.await_subscribed(len(SYMBOLS))
-        await_true("the recorder listens", (tmp_path / "sim" / "recorder.sock").exists)
+        await_true((tmp_path / "sim" / "recorder.sock").exists, "the recorder listens")
         told("check REDIS_PASSWORD")
         history_goes_on()
         # No journal waits for a cache that is away.
@@ -236,7 +229,7 @@ def test_a_cache_that_fails_in_every_way_is_caught_up_with_and_costs_the_others_
 
         up.pause_and_drain()
         up.await_stored(repaired=True)
-        await_true("the cache has what the table has", lambda: cached(tmp_path, cache))
+        await_true(lambda: cached(tmp_path, cache), "the cache has what the table has")
         check_exchange(cache, up)
         assert check_all(up.sim, tmp_path) > 1_000
 

@@ -20,6 +20,7 @@ from tests.e2e.accounts import PASSWORD
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import SimProcess
 from tests.e2e.test_sessions import Running
+from tests.waiting import until
 from tradeback.cli import main
 from tradeback.client import AutoSubscribed, AutoUnsubscribed, Client, Credentials, Event, Refused, Update
 from tradeback.client import client as client_module
@@ -107,9 +108,7 @@ async def to_the_end(client: Client) -> None:
 
 
 async def until_connected(client: Client, connections: int) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while client.connections < connections or client.round_trip_s is None:
-            await asyncio.sleep(0.01)
+    await until(lambda: client.connections >= connections and client.round_trip_s is not None)
 
 
 def test_a_watchlist_comes_and_follows_its_changes(there: Site) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from picows import WSListener, WSMsgType, ws_connect
 
-from tests.e2e.on_loop import run, until
+from tests.e2e.on_loop import run
 from tests.e2e.test_feeds import connects, running, settle, subscribed
+from tests.waiting import until
 from tradeback.client import Client
 from tradeback.exchange.sim.app import Sim
 from tradeback.server.counters import client_error

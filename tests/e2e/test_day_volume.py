@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -15,25 +14,18 @@ import pytest
 
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import Up, ask_control, stream_ids
+from tests.waiting import await_true
 from tradeback._fast.tablefile import TableReader, TableRow
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
 CARRIED = {"EXCHANGE_SYMBOLS": ",".join(SYMBOLS)}
 DAY = 86_400
-SAFETY_SECONDS = 90.0
 
 
 def rows(folder: Path) -> dict[str, TableRow]:
     with closing(TableReader.open(str(folder / "sim" / "table"))) as reader:
         found = {symbol: reader.read(stream_id) for symbol, stream_id in stream_ids(folder).items()}
     return {symbol: row for symbol, row in found.items() if row is not None and symbol in SYMBOLS}
-
-
-def await_that(what: str, holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SAFETY_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def exchange_volume(up: Up, symbol: str, day: int) -> Decimal:
@@ -74,7 +66,7 @@ def right(up: Up) -> int:
 def trade(up: Up, messages: int) -> None:
     before = up.sim("/sim/state")["trades"]
     up.sim("/sim/resume")
-    await_that("the market stands still", lambda: up.sim("/sim/state")["trades"] > before + messages)
+    await_true(lambda: up.sim("/sim/state")["trades"] > before + messages, "the market stands still")
 
 
 def server_pid(up: Up) -> int:
@@ -109,9 +101,9 @@ def test_trades_that_cannot_be_had_are_in_the_volume_a_minute_later(tmp_path: Pa
             up.pause_and_drain()
             clock.jump(noon + 70)
             up.sim("/sim/resume")
-            await_that("volumes were never told", lambda: right(up) == len(SYMBOLS))
+            await_true(lambda: right(up) == len(SYMBOLS), "volumes were never told")
             up.pause_and_drain()
-            await_that("volumes differ", lambda: not differing(up))
+            await_true(lambda: not differing(up), "volumes differ")
             assert up.stop() == 0
 
 
@@ -123,9 +115,9 @@ def test_a_day_that_began_without_the_server_is_whole(tmp_path: Path) -> None:
         environment = {**CARRIED, **clock.environment}
         with Up(tmp_path, "--sim-rate", "1000", "--sim-symbols", "5", environment=environment) as up:
             up.await_subscribed(len(SYMBOLS))
-            await_that("volumes were never told", lambda: right(up) == len(SYMBOLS))
+            await_true(lambda: right(up) == len(SYMBOLS), "volumes were never told")
             up.pause_and_drain()
-            await_that("volumes differ", lambda: not differing(up))
+            await_true(lambda: not differing(up), "volumes differ")
             for symbol, row in rows(tmp_path).items():
                 # Half a day before the start.
                 assert row.day_volume > 2 * float(ledger_volume(up, symbol, row.day)) > 0.0
@@ -137,19 +129,19 @@ def test_a_day_that_began_without_the_server_is_whole(tmp_path: Path) -> None:
             trade(up, 500)
             os.kill(server_pid(up), signal.SIGKILL)
             trade(up, 500)
-            await_that("no other server", lambda: server_listens(up))
+            await_true(lambda: server_listens(up), "no other server")
             up.await_subscribed(len(SYMBOLS))
             trade(up, 500)
             up.pause_and_drain()
             up.await_stored(repaired=True)
-            await_that("volumes differ after a gap", lambda: not differing(up))
+            await_true(lambda: not differing(up), "volumes differ after a gap")
 
             # Midnight, under way.
             clock.jump(noon + (DAY - (time.time() + noon) % DAY) - 2)
             day = {row.day for row in rows(tmp_path).values()}.pop()
             up.sim("/sim/resume")
-            await_that(
-                "no trade of the next day", lambda: {row.day for row in rows(tmp_path).values()} == {day + 1}
+            await_true(
+                lambda: {row.day for row in rows(tmp_path).values()} == {day + 1}, "no trade of the next day"
             )
             up.pause_and_drain()
             assert differing(up) == []

@@ -7,11 +7,9 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,6 +24,7 @@ from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
 from tests.servers.services import config_of, give
+from tests.waiting import await_true
 from tradeback.commands.lifeline import GRACE
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import open_accounts
@@ -43,14 +42,6 @@ SERVICES: dict[str, type[RealServer]] = {
 }
 # Of a service that hangs there is nothing to hear for longer than anybody waits.
 LONG = {"MYSQL_TIMEOUT": "60s", "INFLUX_TIMEOUT": "60s", "RECORDER_END_LIMIT": "3s"}
-
-
-def until(condition: Callable[[], Any], said: Callable[[], object]) -> Any:
-    deadline = time.monotonic() + SAFETY
-    while not (found := condition()):
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.timeout(240)
@@ -73,7 +64,7 @@ def test_a_recorder_ends_in_time_though_every_service_hangs(tmp_path: Path) -> N
             sim.get("/sim/resume")
             counters = tmp_path / "sim" / "stats" / "recorder"
             # More than a batch that waits for its time: a write is under way, which hangs.
-            until(lambda: read_stats(counters).values["lag_history"].value > 2_000, recorder.said)
+            await_true(lambda: read_stats(counters).values["lag_history"].value > 2_000, recorder.said)
             began = time.monotonic()
             assert recorder.stop() == 0
             assert time.monotonic() - began < GRACE
@@ -107,11 +98,11 @@ def test_an_api_is_first_not_ready_then_closed_then_gone(tmp_path: Path) -> None
         stack.enter_context(RecorderProcess(tmp_path, sim))
         for _ in range(5):  # it is closed before all is asked where we get no time for as long
             with ApiProcess(tmp_path, SERVER_DRAIN=f"{DRAIN_S}s") as api:
-                until(lambda: api.ask("/api/v1/health/ready").status == 200, api.said)
+                await_true(lambda: api.ask("/api/v1/health/ready").status == 200, api.said)
                 began = time.monotonic()
                 api.process.send_signal(signal.SIGTERM)
                 try:
-                    answer = until(
+                    answer = await_true(
                         lambda: (got := api.ask("/api/v1/health/ready")).status == 503 and got, api.said
                     )
                     # Who was not told yet is answered.
@@ -122,7 +113,7 @@ def test_an_api_is_first_not_ready_then_closed_then_gone(tmp_path: Path) -> None
                 assert answer.json["status"] == "draining"
                 assert set(answer.json["components"].values()) == {"ok"}
                 assert others == [200, 200]
-                until(lambda: refused(api.port), api.said)
+                await_true(lambda: refused(api.port), api.said)
                 assert api.stop() == 0
                 assert "Traceback" not in api.said()
                 break
@@ -150,7 +141,7 @@ def test_an_api_answers_what_is_under_way_before_it_ends(tmp_path: Path) -> None
             # Whoever came first is taken first: once this is answered, the login is at work.
             assert api.ask("/api/v1/health").status == 200
             api.process.send_signal(signal.SIGTERM)
-            until(lambda: refused(api.port), api.said)
+            await_true(lambda: refused(api.port), api.said)
             lock.execute("ROLLBACK")
             held = time.monotonic() - began
             answer = login.getresponse()

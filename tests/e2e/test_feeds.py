@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.on_loop import run, until
+from tests.e2e.on_loop import run
 from tests.e2e.running import journal_rows, stream_id_of
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, KIND_GAP, KIND_TRADE, Coverage
+from tests.waiting import until
 from tradeback.config import Config
 from tradeback.exchange.rest import ExchangeRest
 from tradeback.exchange.sim import Sim, SimConfig

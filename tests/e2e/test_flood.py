@@ -16,9 +16,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, until
+from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade
 from tests.e2e.on_loop import run
 from tests.e2e.running import ServerProcess, SimProcess
+from tests.waiting import until
 from tradeback.log.repeats import REPEATS, WINDOW_S
 from tradeback.server import connection
 

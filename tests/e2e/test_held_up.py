@@ -20,8 +20,8 @@ from tests.e2e.running import (
     stream_id_of,
     stream_ids,
 )
-from tests.e2e.test_cache import await_true
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, KIND_TRADE
+from tests.waiting import await_true
 from tradeback.store.stats import read_stats
 
 MUTE_LIMIT = 5.0  # longer than the exchange may be held up itself by a busy machine
@@ -37,7 +37,7 @@ def test_a_server_that_was_held_up_reads_what_came_meanwhile(tmp_path: Path) -> 
         carried = {"EXCHANGE_SYMBOLS": ",".join(sim.get("/sim/ledger"))}
         with ServerProcess(tmp_path, sim, EXCHANGE_MUTE_LIMIT=f"{MUTE_LIMIT}s", **carried) as server:
             server.await_subscribed(3)
-            await_true("a trade", lambda: counted(tmp_path, "messages_trade") > 0)
+            await_true(lambda: counted(tmp_path, "messages_trade") > 0, "a trade")
             server.process.send_signal(signal.SIGSTOP)
             time.sleep(MUTE_LIMIT + 1)
             server.process.send_signal(signal.SIGCONT)
@@ -57,20 +57,20 @@ def test_what_is_on_a_watchlist_begins_not_anew_where_the_recorder_comes_late(tm
             logins.accounts.watch(user.id, SYMBOL)
             with RecorderProcess(tmp_path, sim):
                 server.await_subscribed(1)
-                await_true("records", lambda: counted(tmp_path, "journal_records") > 10)
+                await_true(lambda: counted(tmp_path, "journal_records") > 10, "records")
             server.kill()
         wanted = stream_ids(tmp_path)[SYMBOL]
         last = sim.ledger(SYMBOL)["last_id"]
         with ServerProcess(tmp_path, sim, **settings) as server:
             # A turn of its loop is behind this answer: what it would have forgotten is forgotten now.
             server.control(type="status")
-            await_true("trades", lambda: sim.ledger(SYMBOL)["last_id"] > last + 10)
+            await_true(lambda: sim.ledger(SYMBOL)["last_id"] > last + 10, "trades")
             before = len(journal_rows(tmp_path))
             with RecorderProcess(tmp_path, sim) as recorder:
                 server.await_subscribed(1)
                 await_true(
-                    "a trade",
                     lambda: any(row[KIND_AT] == KIND_TRADE for row in journal_rows(tmp_path)[before:]),
+                    "a trade",
                 )
                 sim.pause_and_drain()
                 await_given_up(server)

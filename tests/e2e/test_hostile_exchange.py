@@ -13,8 +13,9 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.e2e.handmade import ServerConnection, exchange, feeds_on, plain, trade, until
+from tests.e2e.handmade import ServerConnection, exchange, feeds_on, plain, trade
 from tests.e2e.on_loop import run
+from tests.waiting import until
 from tradeback.server.feed import Feeds
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import CHECKOUT
 from tests.e2e.api import ApiProcess
 from tests.e2e.running import ServerProcess, SimProcess
+from tests.waiting import await_true
 from tradeback._fast.fanout import FanOut
 from tradeback._fast.ingest import Ingest
 from tradeback._fast.journal import JournalWriter
@@ -26,15 +27,6 @@ from tradeback.exchange.binance import STREAM_TYPES
 from tradeback.server.counters import MORE, SERVER_VALUES, SHARDS_TOLD, tell_levels_now
 from tradeback.server.feed import Feeds
 from tradeback.store.stats import read_stats
-
-SAFETY = 60.0
-
-
-def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def total(text: str, name: str, **labels: str) -> float:
@@ -54,7 +46,7 @@ def test_problems_are_counted(tmp_path: Path) -> None:
         server.await_subscribed(2)
         before = read_stats(path).values[name].value
         sim.get("/sim/fault", kind="cut", stream="trade", count=1)
-        until(lambda: read_stats(path).values[name].value > before)
+        await_true(lambda: read_stats(path).values[name].value > before)
 
 
 def test_workers_of_the_api_add_up_what_they_count(tmp_path: Path) -> None:
@@ -67,7 +59,7 @@ def test_workers_of_the_api_add_up_what_they_count(tmp_path: Path) -> None:
             text = api.ask("/api/v1/metrics").body.decode()
             return total(text, "tradeback_api_problems_total", component="api.app", level="warning")
 
-        until(lambda: problems() == 20)
+        await_true(lambda: problems() == 20)
 
 
 @contextmanager
@@ -172,4 +164,4 @@ def test_the_api_tells_when_the_newest_of_its_processes_was_started(
     monkeypatch.setattr(time, "time", lambda: 1_060.0)
     other = Requests(tmp_path)
     other.count("/", "GET", 200, 0.1)
-    until(lambda: started() == 1_060)
+    await_true(lambda: started() == 1_060)

@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_
 from tests.servers.mariadb import MariadbServer
 from tests.servers.services import give
 from tests.store.conftest import sqlite_config
+from tests.waiting import await_true
 from tradeback.client import Client
 from tradeback.config import Config
 from tradeback.passwords import hash_password
@@ -35,13 +35,6 @@ SETTINGS = {
     "MYSQL_ACCOUNTS_POLL": "200ms",
     "LIMIT_AUTH": "off",
 }
-
-
-def await_true(what: str, condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -121,16 +114,16 @@ def test_while_it_is_away_prices_flow_and_what_needs_it_says_so(
             (there.mariadb.kill, there.mariadb.start),
         ):
             assert there.api.ask("/api/v1/marketwatch/BTCUSDT", "DELETE", **bearer(token)).status == 200
-            await_true("the recorder follows", lambda: there.watched() == 0)
+            await_true(lambda: there.watched() == 0, "the recorder follows")
             trouble()
-            await_true("health tells", lambda: there.component("catalog") == "unavailable")
+            await_true(lambda: there.component("catalog") == "unavailable", "health tells")
             check_while_away(there, token)
             end()
-            await_true("health tells", lambda: there.component("catalog") == "ok")
-            await_true("logins go on", lambda: there.login().status == 200)
+            await_true(lambda: there.component("catalog") == "ok", "health tells")
+            await_true(lambda: there.login().status == 200, "logins go on")
             answer = there.api.ask("/api/v1/marketwatch/BTCUSDT", "POST", **bearer(token))
             assert answer.json["symbols"] == ["BTCUSDT"], answer
-            await_true("the recorder follows again", lambda: there.watched() == 1)
+            await_true(lambda: there.watched() == 1, "the recorder follows again")
         # One line for each trouble, not one for each try.
         assert (there.folder / "recorder.log").read_text().count("cannot be used") < 20
 
@@ -176,7 +169,7 @@ def test_all_start_while_it_is_away_and_find_it_later(
         def go_on_once_it_is_waited_for() -> None:
             log = tmp_path / "recorder.log"
             before = log.read_text().count("a store is away")
-            await_true("the recorder waits", lambda: log.read_text().count("a store is away") > before)
+            await_true(lambda: log.read_text().count("a store is away") > before, "the recorder waits")
             own_mariadb_server.go_on()
 
         with ThreadPoolExecutor(1) as threads:
@@ -184,7 +177,7 @@ def test_all_start_while_it_is_away_and_find_it_later(
             with RecorderProcess(tmp_path, sim, **environment) as recorder:
                 waiting.result()
                 recorder.await_stored(repaired=True)
-                await_true("the API finds it", lambda: api.ask("/api/v1/symbols").status == 200)
+                await_true(lambda: api.ask("/api/v1/symbols").status == 200, "the API finds it")
     # One that was never reached before has no symbols to start with.
     own_mariadb_server.kill()
     (tmp_path / "other").mkdir()

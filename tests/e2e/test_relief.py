@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 from structlog.testing import capture_logs
 
-from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade, until
+from tests.e2e.handmade import ServerConnection, exchange, feeds_on, trade
 from tests.e2e.on_loop import run
+from tests.waiting import until
 from tradeback.server.feed import Feed
 
 NOTICE = '{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1770123456789}}'

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ from tests.e2e.api import ApiProcess
 from tests.e2e.child import Child, logged
 from tests.e2e.hubs import RawClient
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
+from tests.waiting import await_true
 
-SAFETY = 60.0
 AGAIN = "the configuration was read again"
 REFUSED = "the configuration is refused, nothing changes"
 
@@ -23,15 +21,7 @@ def hang_up(child: Child, path: Path, event: str) -> dict[str, Any]:
     """Send SIGHUP and wait for the line that says what came of it."""
     before = len(logged(path, event=event))
     child.process.send_signal(signal.SIGHUP)
-    return until(lambda: logged(path, event=event)[before:], path)[0]
-
-
-def until(condition: Callable[[], Any], path: Path) -> Any:
-    deadline = time.monotonic() + SAFETY
-    while not (found := condition()):
-        assert time.monotonic() < deadline, path.read_text()[-3000:]
-        time.sleep(0.02)
-    return found
+    return await_true(lambda: logged(path, event=event)[before:], lambda: path.read_text()[-3000:])[0]
 
 
 def upgrade(port: int, origin: str) -> bool:
@@ -65,7 +55,7 @@ def test_the_server_takes_over_origins_and_levels(tmp_path: Path) -> None:
         assert upgrade(server.ws_port, page)
         file.write_text("log: {level: error}\n")
         server.process.send_signal(signal.SIGHUP)
-        until(lambda: not upgrade(server.ws_port, page), server.log)
+        await_true(lambda: not upgrade(server.ws_port, page), server.said)
         assert server.stop() == 0
         assert logged(server.log)[-1]["event"] != "server stopped"  # below the level that is logged now
 
@@ -96,5 +86,5 @@ def test_the_api_takes_over_its_limits(tmp_path: Path) -> None:
         assert limit() == "1000"
         file.write_text("limits: {page: 7000/minute}\n")
         hang_up(api, api.log, AGAIN)
-        until(lambda: limit() == "7000", api.log)
+        await_true(lambda: limit() == "7000", api.said)
         assert api.stop() == 0

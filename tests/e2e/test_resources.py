@@ -7,12 +7,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,18 +20,11 @@ from tests.e2e.child import SIM_EXCHANGE, logged
 from tests.e2e.hubs import RawClient, request, run, served
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess
 from tests.servers.services import settings_of
+from tests.waiting import await_true
 from tradeback.store.stats import read_stats
 
 SAFETY = 60.0
 SEGMENTS = {"JOURNAL_SEGMENT_BYTES": "1MiB", "JOURNAL_RETENTION_BYTES": "4MiB"}
-
-
-def until(condition: Callable[[], Any], said: Callable[[], object]) -> Any:
-    deadline = time.monotonic() + SAFETY
-    while not (found := condition()):
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.05)
-    return found
 
 
 def limits_of(pid: int) -> list[str]:
@@ -81,17 +72,18 @@ def test_a_server_whose_descriptors_are_used_up_says_so_and_goes_on(tmp_path: Pa
         with ExitStack() as stack:
             for _ in range(270):
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.ws_port), SAFETY))
-            until(
+            await_true(
                 lambda: logged(server.log, event="a resource is used up", resource="descriptors"), server.said
             )
-            until(lambda: "cannot accept connections: raise the limit" in server.said(), server.said)
-            until(lambda: "what this process did cannot be told at the moment" in server.said(), server.said)
+            await_true(lambda: "cannot accept connections: raise the limit" in server.said(), server.said)
+            untold = "what this process did cannot be told at the moment"
+            await_true(lambda: untold in server.said(), server.said)
         told = len(logged(server.log, event="performance"))
         again = {"event": "there is enough of a resource again", "resource": "descriptors"}
-        until(lambda: logged(server.log, **again), server.said)
-        until(lambda: len(logged(server.log, event="performance")) > told, server.said)
+        await_true(lambda: logged(server.log, **again), server.said)
+        await_true(lambda: len(logged(server.log, event="performance")) > told, server.said)
         assert server.control(type="status")["type"] == "status"
-        answer = until(lambda: answered(server.ws_port), server.said)
+        answer = await_true(lambda: answered(server.ws_port), server.said)
         assert b" 101 " in answer
         assert len(logged(server.log, event="memory and disk cannot be watched at the moment")) <= 2
         assert "Traceback" not in server.log.read_text()
@@ -135,26 +127,26 @@ def test_a_disk_that_fills_up_is_told_in_time(mounted: Callable[[str], Path]) ->
             told = api.ask("/api/v1/health/detailed").json["resources"]
             return {told.get(name, {}).get("disk") for name in ("server", "recorder", "api")}
 
-        until(lambda: states() == {"ok"}, server.said)
+        await_true(lambda: states() == {"ok"}, server.said)
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         with (disk / "some").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, free - 16 * 1024 * 1024)
-        until(lambda: states() == {"low"}, server.said)
-        until(lambda: logged(api.log, event="a resource gets low"), api.said)
+        await_true(lambda: states() == {"low"}, server.said)
+        await_true(lambda: logged(api.log, event="a resource gets low"), api.said)
         assert api.get("/api/v1/health/detailed")["status"] == "degraded"
         scraped = api.ask("/api/v1/metrics").body.decode()
         for name in ("server", "recorder", "api"):
             assert f'tradeback_{name}_resource_level{{resource="disk"}} 2.0' in scraped
         fill(disk / "ballast")
-        until(lambda: states() == {"used up"}, server.said)
-        until(lambda: logged(api.log, event="a resource is used up"), api.said)
+        await_true(lambda: states() == {"used up"}, server.said)
+        await_true(lambda: logged(api.log, event="a resource is used up"), api.said)
         # Nobody has failed: there is room in the segments that there are.
         assert api.get("/api/v1/health/ready")["status"] == "ok"
         (disk / "ballast").unlink()
         (disk / "some").unlink()
-        until(lambda: states() == {"ok"}, server.said)
+        await_true(lambda: states() == {"ok"}, server.said)
         for process in (server, recorder, api):
-            until(
+            await_true(
                 lambda log=process.log: logged(log, event="there is enough of a resource again"), process.said
             )
             told = [line["event"] for line in logged(process.log, resource="disk")]
@@ -179,9 +171,9 @@ def test_a_ceiling_of_memory_that_is_reached_lets_nobody_in(tmp_path: Path) -> N
     with SimProcess("--paused") as sim, ServerProcess(tmp_path, sim, RESOURCES_MEMORY="8MiB") as server:
         (said,) = logged(server.log, by="RESOURCES_MEMORY", clients=10_000)
         assert "WS_MAX_CLIENTS" in said["event"]
-        until(lambda: logged(server.log, event="a resource is used up", resource="memory"), server.said)
+        await_true(lambda: logged(server.log, event="a resource is used up", resource="memory"), server.said)
 
-        until(lambda: b"no_memory" in answered(server.ws_port), server.said)
+        await_true(lambda: b"no_memory" in answered(server.ws_port), server.said)
         assert ask(server.ws_port, "/health").status == 200
         values = read_stats(tmp_path / "sim" / "stats" / "server").values
         assert values["memory_ceiling_bytes"].value == 8 * 1024 * 1024

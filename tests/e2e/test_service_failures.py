@@ -3,7 +3,6 @@ all, and at their start: clients get every update meanwhile, nothing is lost, an
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -34,6 +33,7 @@ from tests.servers.redis import RedisServer
 from tests.servers.server import RealServer
 from tests.servers.services import give
 from tests.servers.slow import SlowWay
+from tests.waiting import await_true
 from tradeback.config import load_config
 from tradeback.passwords import hash_password
 from tradeback.store.accounts import open_accounts
@@ -43,20 +43,12 @@ from tradeback.store.histories import open_history
 Fault = Callable[[RealServer], AbstractContextManager[None]]
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 CLIENTS = 10
-SAFETY = 60.0
 SLOW_S = 0.1
 # Nobody is waited for longer than a test has patience.
 TIMEOUTS = {"REDIS_TIMEOUT": "500ms", "MYSQL_TIMEOUT": "2s", "INFLUX_TIMEOUT": "2s"}
 PRICE, BARS = "/api/v1/symbols/BTCUSDT/price", "/api/v1/symbols/BTCUSDT/bars"
 SESSION, WATCHLIST = "/api/v1/auth/session", "/api/v1/marketwatch"
 PATHS = ("/api/v1/symbols", PRICE, BARS, SESSION, WATCHLIST)
-
-
-def await_true(what: str, condition: Callable[[], Any], said: Callable[[], object] = str) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}; {said()}"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -143,8 +135,8 @@ class Whole:
         before = sum(self.sim.ledger(symbol)["count"] for symbol in SYMBOLS)
         self.sim.get("/sim/resume")
         await_true(
-            "trades are made",
             lambda: sum(self.sim.ledger(symbol)["count"] for symbol in SYMBOLS) > before + 100,
+            "trades are made",
         )
         self.sim.pause_and_drain()
         decimals = quantity_decimals(self.sim.rest_endpoint)
@@ -175,28 +167,31 @@ class Whole:
         self.trade()
         self.check_answers(service)
         if service.sink is not None:
-            await_true("the sink fails", lambda: self.sink(service.sink or "")["error"], self.recorder.said)
             await_true(
-                "health tells of the sink",
+                lambda: self.sink(service.sink or "")["error"],
+                lambda: ("the sink fails", self.recorder.said()),
+            )
+            await_true(
                 lambda: self.health()["sinks"][service.sink]["state"] == "failing",
-                self.health,
+                lambda: ("health tells of the sink", self.health()),
             )
         for name in ("history", "indicators", "bus", "cache"):
             if name != service.sink:
                 await_true(
-                    f"the sink {name} has all",
                     lambda name=name: all_read(self.sink(name)) and not self.sink(name)["error"],
-                    lambda name=name: self.sink(name),
+                    lambda name=name: (f"the sink {name} has all", self.sink(name)),
                 )
 
     def check_answers(self, service: Service) -> None:
         """The API's, while it is away."""
-        await_true("the API tells what it cannot", lambda: self.answers() == service.without, self.answers)
+        await_true(
+            lambda: self.answers() == service.without,
+            lambda: ("the API tells what it cannot", self.answers()),
+        )
         if service.component is not None:
             await_true(
-                "health tells of the component",
                 lambda: self.health()["components"][service.component]["state"] == "unavailable",
-                self.health,
+                lambda: ("health tells of the component", self.health()),
             )
 
     def check_well(self) -> None:
@@ -204,9 +199,9 @@ class Whole:
         self.trade()
         self.recorder.await_stored()
         for name in ("history", "indicators", "bus", "cache"):
-            await_true(f"the sink {name} is well", lambda name=name: not self.sink(name)["error"])
-        await_true("the API answers all", lambda: self.answers() == {}, self.answers)
-        await_true("health is well", lambda: self.health()["status"] == "ok", self.health)
+            await_true(lambda name=name: not self.sink(name)["error"], f"the sink {name} is well")
+        await_true(lambda: self.answers() == {}, lambda: ("the API answers all", self.answers()))
+        await_true(lambda: self.health()["status"] == "ok", lambda: ("health is well", self.health()))
 
     def check_stored(self) -> None:
         catalog, history = open_catalog(self.config, create=False), open_history(self.config, write=False)
@@ -307,7 +302,7 @@ def test_a_service_that_is_slow(there: Whole, name: str) -> None:
     try:
         there.trade()
         there.recorder.await_stored()
-        await_true("all is answered", lambda: there.answers() == {}, there.answers)
+        await_true(lambda: there.answers() == {}, lambda: ("all is answered", there.answers()))
     finally:
         there.ways[name].delay = 0.0
     there.check_well()

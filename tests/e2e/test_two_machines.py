@@ -30,9 +30,10 @@ from tests.e2e.logins import bearer, cookie
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, stream_ids_of
 from tests.servers.influx import InfluxServer
 from tests.servers.mariadb import MariadbServer
-from tests.servers.nats import NatsServer, await_true
+from tests.servers.nats import NatsServer
 from tests.servers.redis import RedisServer
 from tests.servers.services import give
+from tests.waiting import await_true
 from tradeback.config import load_config
 from tradeback.store.accounts import open_accounts
 from tradeback.store.histories import open_history

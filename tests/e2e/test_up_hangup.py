@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,16 +18,10 @@ from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.processes import children_of
 from tests.e2e.running import Up
 from tests.servers.services import settings_of
+from tests.waiting import await_true
 
 SAFETY = 60.0
 FEW = ("--sim-rate", "10", "--sim-symbols", "5")
-
-
-def until(condition: Callable[[], bool], said: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, said()
-        time.sleep(0.02)
 
 
 def on_a_terminal(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -67,7 +59,7 @@ def test_a_terminal_that_is_closed_ends_it(tmp_path: Path, mark: bytes) -> None:
         os.close(window)
         window = -1
         assert process.wait(SAFETY) == 0
-        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), lambda: started)
+        await_true(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started), lambda: started)
     finally:
         if window >= 0:
             os.close(window)
@@ -89,10 +81,10 @@ def test_a_level_of_the_file_is_taken_over_by_all(tmp_path: Path) -> None:
         assert "read again" not in said()
         file.write_text("log:\n  level: nonsense\n")
         up.process.send_signal(signal.SIGHUP)
-        until(lambda: said().count("the configuration is refused, nothing changes") == 1, said)
+        await_true(lambda: said().count("the configuration is refused, nothing changes") == 1, said)
         file.write_text("log:\n  level: info\n")
         up.process.send_signal(signal.SIGHUP)
         # Itself, server, recorder and API.
-        until(lambda: said().count("the configuration was read again") == 4, said)
+        await_true(lambda: said().count("the configuration was read again") == 4, said)
         assert said().count("the configuration is refused") == 1
         assert up.stop() == 0

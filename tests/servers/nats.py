@@ -8,8 +8,6 @@ import shutil
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
@@ -19,13 +17,6 @@ import nats
 from tests.servers.server import RealServer, accepts
 
 NET = 90.0  # seconds, a safety net
-
-
-def await_true(true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + NET
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
 
 
 class NatsServer(RealServer):

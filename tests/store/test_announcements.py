@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.nats import NET, Listener, NatsServer, await_true, subscribed_socket
+from tests.servers.nats import NET, Listener, NatsServer, subscribed_socket
 from tests.servers.redis import RedisServer
 from tests.store.conftest import sqlite_config
+from tests.waiting import await_true
 from tradeback.config import Config
 from tradeback.errors import BusError
 from tradeback.model import Session

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.servers.nats import Listener, NatsServer, await_true, subscribed_socket
+from tests.servers.nats import Listener, NatsServer, subscribed_socket
+from tests.waiting import await_true
 from tradeback.config import NatsConfig
 from tradeback.errors import BusError
 from tradeback.store.base import Bus

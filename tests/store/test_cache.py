@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers.redis import RedisServer
+from tests.waiting import await_true
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
 from tradeback.model import RESOLUTIONS, Bar, Price, Symbol, SymbolInfo
@@ -17,7 +17,6 @@ from tradeback.store.base import Cache, CachedBars, KeptBars, Login
 from tradeback.store.cache_prices import CachePrices
 from tradeback.store.cache_redis import open_cache
 
-SAFETY = 120.0
 MS = 1_000_000
 
 
@@ -37,13 +36,6 @@ def opened(server: RedisServer, **settings: str) -> Cache:
     cache = open_cache(load_config(environ={"REDIS_ADDR": server.addr, "REDIS_TIMEOUT": "30s", **settings}))
     assert cache is not None
     return cache
-
-
-def await_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_prices_are_read_as_they_were_written_last(cache: Cache) -> None:

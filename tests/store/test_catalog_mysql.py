@@ -20,10 +20,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, text
 
 from tests.servers.mariadb import MariadbServer
-from tests.servers.nats import await_true
 from tests.servers.server import free_port
 from tests.store.conftest import PATIENT, sqlite_config
 from tests.store.test_catalog import BTC, ETH
+from tests.waiting import await_true
 from tradeback.config import Config
 from tradeback.config.sections import MysqlConfig
 from tradeback.errors import AccountError, CatalogError, ConfigError, DataFolderError

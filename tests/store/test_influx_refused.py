@@ -21,12 +21,20 @@ from tradeback.errors import HistoryError
 from tradeback.model import Bar, Tick
 from tradeback.recorder.counters import RECORDER_HISTOGRAMS, RECORDER_VALUES
 from tradeback.recorder.history_sink import HistorySink
+from tradeback.store import influx as influx_module
 from tradeback.store.base import History, HistoryBatch
 from tradeback.store.influx import Influx
 
 WEEK = 7 * DAY_NS  # of one shard
 PAST_ALL = 2**63 - 1  # InfluxDB keeps this time for itself
 REFUSES = "InfluxDB refuses points: they are not stored, all others are. Its reason says what to mend"
+
+
+@pytest.fixture(autouse=True)
+def _told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test takes so long that it is told again."""
+    assert influx_module.REFUSED_TOLD_EVERY == 60.0
+    monkeypatch.setattr(influx_module, "REFUSED_TOLD_EVERY", 3600.0)
 
 
 @pytest.fixture

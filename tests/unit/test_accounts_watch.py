@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.store.conftest import sqlite_config
+from tests.waiting import until
 from tradeback.control import ControlClient, ControlSocket
 from tradeback.errors import ProtocolError
 from tradeback.model import Session, User
@@ -85,12 +86,6 @@ async def watching(accounts: SqlAccounts, path: Path) -> AsyncIterator[AccountsW
         client.close()
     if not task.cancelled():
         raise AssertionError(f"the watch ended: {task.exception()!r}")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(120):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

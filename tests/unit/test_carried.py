@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import fill
+from tests.waiting import until
 from tradeback._fast.table import SymbolTable
 from tradeback._fast.tablefile import TableReader
 from tradeback.errors import DataFolderError
@@ -44,9 +45,7 @@ class Log(list[tuple[str, str]]):
         )
 
     async def until(self, count: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self) < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: len(self) >= count)
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from tests.reference.batch import BINARY, CLOSE, CONTINUATION, PING, TEXT
+from tests.waiting import until
 from tradeback._fast.batch import encode_frames
 from tradeback.client import AutoSubscribed, Client, Credentials, Refused, Update
 from tradeback.client import client as client_module
@@ -133,12 +134,6 @@ async def turns(count: int) -> None:
 
 async def mute(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.read()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)

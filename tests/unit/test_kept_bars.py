@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.nats import NET, await_true
 from tests.servers.redis import RedisServer
 from tests.store.conftest import sqlite_config
+from tests.waiting import PATIENCE_S, await_true
 from tradeback.api import kept_bars
 from tradeback.api.kept_bars import BarsReader
 from tradeback.api.stores import Store, Stores
@@ -254,7 +254,7 @@ def test_nobody_is_answered_what_was_changed_before(both: Both) -> None:
     finally:
         ended.set()
         for thread in threads:
-            thread.join(NET)
+            thread.join(PATIENCE_S)
     assert faults == []
     assert both.ask()[5].trade_count == stored > 2
 

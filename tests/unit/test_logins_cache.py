@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tests.servers.redis import RedisServer
 from tests.store.conftest import sqlite_config
-from tests.unit.test_accounts_watch import Told, login, until, watching
+from tests.unit.test_accounts_watch import Told, login, watching
+from tests.waiting import until
 from tradeback.config import load_config
 from tradeback.model import Account
 from tradeback.recorder.logins_cache import LoginsCache

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import await_true
 from tradeback._fast.journal import JournalTrade, JournalWriter, Record, drop_cursor, durable_places
 from tradeback._fast.record import FLAGS, REASONS
 from tradeback._fast.stats import Stats
@@ -24,7 +24,6 @@ from tradeback.store.history_sqlite import HISTORY_FILE, SqliteHistory
 
 DAY = 1_700_000_000 * 10**9 // RESOLUTIONS["1d"] * RESOLUTIONS["1d"]
 FOR_EVER = 2**63 - 1
-SAFETY = 30.0
 TEN_RECORDS = 4096 + 10 * 64
 
 
@@ -112,15 +111,8 @@ def limit_pages(history: SqliteHistory, room: int) -> None:
         connection.execute(f"PRAGMA max_page_count = {pages + room}")
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SAFETY
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.005)
-
-
 def await_stored(sink: Sink, folder: Path) -> None:
-    until(
+    await_true(
         lambda: all(
             sink.places.get(journal, 0) >= journal_end(folder / journal) for journal in ("journal", "repairs")
         )
@@ -151,11 +143,11 @@ def test_what_came_since_the_last_look_is_stored_at_the_end(tmp_path: Path, writ
 def test_a_sink_waits_for_the_journals_and_follows_the_server_over_its_restarts(tmp_path: Path) -> None:
     sink = Collector(tmp_path)
     with running(sink):
-        until(lambda: sink.caught_up)
+        await_true(lambda: sink.caught_up)
         for start in (1, 101):
             with JournalWriter.open(tmp_path / "journal", "sim") as writer:
                 append(writer, range(start, start + 100))
-                until(lambda: len(sink.records) >= start + 99)  # noqa: B023  called at once
+                await_true(lambda: len(sink.records) >= start + 99)  # noqa: B023  called at once
     trades = [record.trade_id for record in sink.records if isinstance(record, JournalTrade)]
     assert trades == list(range(1, 201))
 
@@ -165,7 +157,7 @@ def test_a_stop_leaves_nothing_unstored(tmp_path: Path, writer: JournalWriter) -
         append(writer, range(start, start + 100))
         sink = Collector(tmp_path)
         with running(sink):
-            until(lambda: bool(sink.places))  # noqa: B023  called at once
+            await_true(lambda: bool(sink.places))  # noqa: B023  called at once
         assert [record.seq for record in sink.records] == list(range(start, start + 100))
 
 
@@ -176,11 +168,11 @@ def test_a_sink_that_fails_goes_on_from_its_place_and_others_do_not_notice(
     with running(failing), running(healthy):
         append(writer, range(1, 1001))
         append(repairs, range(2000, 2010))
-        until(lambda: failing.errors > 0)
+        await_true(lambda: failing.errors > 0)
         await_stored(healthy, tmp_path)
         assert (healthy.errors, healthy.error) == (0, "")
         await_stored(failing, tmp_path)
-        until(lambda: failing.error == "")
+        await_true(lambda: failing.error == "")
     assert failing.errors == 3
     for sink in (failing, healthy):
         assert sorted(record.trade_id for record in sink.records if isinstance(record, JournalTrade)) == [
@@ -195,11 +187,11 @@ def test_a_batch_waits_until_it_is_large_enough_and_no_longer_than_it_may(
     append(writer, range(1, 2))
     sink = Collector(tmp_path, enough=Enough(1_000, 3_600.0))
     with running(sink):
-        until(lambda: bool(sink._taken))
+        await_true(lambda: bool(sink._taken))
         append(writer, range(2, 1_200))
-        until(lambda: sink.caught_up)
+        await_true(lambda: sink.caught_up)
         append(writer, range(1_200, 1_203))
-        until(lambda: sink._taken[-1:] != [] and sink._taken[-1].seq == 1_202)
+        await_true(lambda: sink._taken[-1:] != [] and sink._taken[-1].seq == 1_202)
     # What is there is stored at the end, whether or not it is enough.
     assert [record.seq for record in sink.records] == list(range(1, 1_203))
     assert sum(sink.batches) == 1_202
@@ -207,7 +199,7 @@ def test_a_batch_waits_until_it_is_large_enough_and_no_longer_than_it_may(
     append(writer, range(1_203, 1_204))
     sink = Collector(tmp_path, enough=Enough(1_000, 0.05))
     with running(sink):
-        until(lambda: bool(sink.records))
+        await_true(lambda: bool(sink.records))
 
 
 def test_places_of_sinks_that_are_no_longer_configured_are_forgotten(tmp_path: Path) -> None:
@@ -226,10 +218,10 @@ def test_a_locked_history_is_waited_for(
     history = SqliteHistory(tmp_path / HISTORY_FILE, HistoryConfig(), write=True)
     sink, other = sink_of(tmp_path, history), Collector(tmp_path)
     with contextlib.closing(sqlite3.connect(tmp_path / HISTORY_FILE)) as rival, running(sink), running(other):
-        until(lambda: sink.caught_up)
+        await_true(lambda: sink.caught_up)
         rival.execute("BEGIN IMMEDIATE")
         append(writer, range(1, 101))
-        until(lambda: sink.errors > 1)
+        await_true(lambda: sink.errors > 1)
         assert "locked" in sink.error
         await_stored(other, tmp_path)
         rival.rollback()
@@ -242,10 +234,10 @@ def test_a_locked_history_is_waited_for(
 def test_a_full_disk_is_waited_for(tmp_path: Path, writer: JournalWriter, history: SqliteHistory) -> None:
     sink = sink_of(tmp_path, history)
     with running(sink):
-        until(lambda: sink.caught_up)
+        await_true(lambda: sink.caught_up)
         limit_pages(history, 0)
         append(writer, range(1, 5001))
-        until(lambda: sink.errors > 0)
+        await_true(lambda: sink.errors > 0)
         assert "full" in sink.error
         limit_pages(history, 1_000_000)
         await_stored(sink, tmp_path)
@@ -299,7 +291,7 @@ def test_a_sink_that_retention_overtook_goes_on_and_what_it_lost_becomes_a_gap(
         sink.on_gaps = lambda _: woken.append(True)
         with running(sink):
             await_stored(sink, tmp_path)
-            until(lambda: bool(woken))
+            await_true(lambda: bool(woken))
     (gap,) = history.gaps(1)
     assert gap.reason == REASONS["lost"]
     assert gap.first_id == 6
@@ -319,7 +311,7 @@ def test_damaged_records_become_a_gap(
     sink = sink_of(tmp_path, history)
     with running(sink):
         await_stored(sink, tmp_path)
-        until(lambda: bool(history.gaps(1)))
+        await_true(lambda: bool(history.gaps(1)))
         assert [gap[:3] for gap in history.gaps(1)] == [(1, 10, 11)]
         # Whoever fetches it closes it, as any other.
         with JournalWriter.open(tmp_path / "repairs", "sim") as repairs:

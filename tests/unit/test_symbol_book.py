@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers.mariadb import MariadbServer
-from tests.servers.nats import await_true
 from tests.servers.slow import SlowWay
 from tests.store.conftest import PATIENT
+from tests.waiting import await_true
 from tradeback.config import Config, load_config
 from tradeback.errors import CatalogError
 from tradeback.model import SymbolInfo

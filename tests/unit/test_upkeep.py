@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.playback.test_ingest import ingest_of
 from tests.unit.test_ingest import trade
+from tests.waiting import until
 from tradeback.server.upkeep import LATEST, SOONEST, Upkeep
-
-SAFETY = 60.0
 
 
 def newest_segment(folder: Path) -> int:
     """The number of its first record."""
     return max(int(path.stem) for path in (folder / "journal").glob("*.segment"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SAFETY):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def test_skipped_ids_become_a_gap_and_what_follows_a_tick_is_called(tmp_path: Path) -> None:
