@@ -23,7 +23,7 @@ from tests.e2e.running import Up
 
 PASSWORD = "correct horse"
 REST, WEBSOCKET = "127.0.0.1:8080", "127.0.0.1:8081"
-PATIENCE_S = 100.0
+PATIENCE_S = 500.0
 
 
 class Typist:

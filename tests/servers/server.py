@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-START_TIMEOUT = 60.0  # seconds, a safety net
+START_TIMEOUT = 300.0  # seconds, a safety net
 # Below the ports that the kernel gives to outgoing connections: while the server is down, none may take its port, and
 # who connects to it again and again must not meet itself.
 PORTS = range(20_000, 32_000)

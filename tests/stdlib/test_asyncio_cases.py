@@ -56,7 +56,7 @@ def runs() -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=1500,
             check=False,
         )
 

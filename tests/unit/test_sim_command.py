@@ -26,7 +26,7 @@ def test_it_prints_its_addresses_and_leaves_on_a_signal(number: signal.Signals) 
         assert line[:3] == ["simulated", "exchange:", "streams"]
         assert line[3].startswith("ws://127.0.0.1:")
         assert line[4:] == ["rest", line[5], "symbols", "7"]
-        async with httpx.AsyncClient(base_url=line[5]) as http:
+        async with httpx.AsyncClient(base_url=line[5], timeout=SAFETY_SECONDS) as http:
             info = (await http.get("/api/v3/exchangeInfo")).json()
             assert len(info["symbols"]) == 7
             while not (state := (await http.get("/sim/state")).json())["trades"]:

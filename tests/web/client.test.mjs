@@ -10,11 +10,11 @@ globalThis.addEventListener = window.addEventListener.bind(window);
 globalThis.removeEventListener = window.removeEventListener.bind(window);
 
 const { CLOSE_CODES, Client } = await import("../../tradeback/web/src/client.js");
-const { encode, randomNumbers } = await import("./frames.mjs");
+const { chosenSeed, encode, randomNumbers } = await import("./frames.mjs");
 const { inState, next, updates } = await import("./events.mjs");
 const { scripted } = await import("./scripted.mjs");
 
-const SEED = Number(process.env.TRADEBACK_SEED ?? Date.now() % 2 ** 32);
+const SEED = chosenSeed();
 const NAMES = ["BTCUSDT", "ETHUSDT", "SOLUSDT"];
 // Backs off for so long that only retry() connects again.
 const PATIENT = { firstBackoffMs: 1e8, longestBackoffMs: 1e8 };

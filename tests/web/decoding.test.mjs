@@ -5,13 +5,12 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { FrameDecoder, ProtocolError } from "../../tradeback/web/src/frames.js";
-import { decode, encode, plainCrc32, randomNumbers } from "./frames.mjs";
+import { chosenSeed, decode, encode, plainCrc32, randomNumbers } from "./frames.mjs";
 
 const PROTOCOL = readFileSync(new URL("../../docs/protocol.md", import.meta.url), "utf8");
 const VECTORS = [...PROTOCOL.matchAll(/^ {4}([0-9a-f]{40,})$/gm)].map(([, hex]) => Buffer.from(hex, "hex"));
 const ROUNDS = 2000;
-// Printed where a test fails, so that it can be run again with the same numbers.
-const SEED = Number(process.env.TRADEBACK_SEED ?? Date.now() % 2 ** 32);
+const SEED = chosenSeed();
 
 /** A copy in memory of its own that begins at the given distance from a multiple of eight. */
 function placed(bytes, offset) {

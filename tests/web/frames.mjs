@@ -36,6 +36,16 @@ export function plainCrc32(bytes) {
   return ~crc >>> 0;
 }
 
+/**
+ * The seed of a file of tests: TRADEBACK_SEED where it is set, under CI always the same one, else another each time. It is
+ * printed, so that they can be run again with the same numbers.
+ */
+export function chosenSeed() {
+  const seed = Number(process.env.TRADEBACK_SEED ?? (process.env.CI ? 1 : Date.now() % 2 ** 32));
+  console.info(`TRADEBACK_SEED=${seed}`);
+  return seed;
+}
+
 /** Numbers from 0 up to 1, the same ones for the same seed (mulberry32). */
 export function randomNumbers(seed) {
   let state = seed >>> 0;

@@ -4,9 +4,9 @@ import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
 import { LiveBars } from "../../tradeback/web/src/livebars.js";
-import { randomNumbers } from "./frames.mjs";
+import { chosenSeed, randomNumbers } from "./frames.mjs";
 
-const SEED = Number(process.env.TRADEBACK_SEED ?? Date.now() % 2 ** 32);
+const SEED = chosenSeed();
 const MIDNIGHT = Date.UTC(2026, 1, 1);
 const MINUTE = 60000;
 const LENGTHS = { "1m": 1, "5m": 5, "15m": 15, "1h": 60, "4h": 240, "1d": 1440 };

@@ -14,7 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 OLDEST = 20  # the first that has a WebSocket class, behind a switch
 UNSWITCHED = 22  # from here on without
-PATIENCE_S = 100
+PATIENCE_S = 500
 
 
 def node_command() -> list[str]:

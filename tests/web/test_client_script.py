@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.logins import Logins
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
+from tests.servers.server import free_port
 from tests.web.driven import Driven
 from tests.web.node import PATIENCE_S
 
@@ -56,8 +57,9 @@ def test_volumes_add_up_to_what_was_traded(tmp_path: Path, sim: SimProcess) -> N
 
 
 def test_killed_and_stopped_servers_are_found_again(tmp_path: Path, sim: SimProcess) -> None:
-    with server_on(tmp_path, sim) as server, Driven("updates.mjs", server.websocket) as client:
-        port = server.ws_port
+    # None that the kernel gives to others while no server listens on it.
+    port = free_port()
+    with server_on(tmp_path, sim, port) as server, Driven("updates.mjs", server.websocket) as client:
         client.do("subscribe", symbols=SYMBOLS)
         client.do("connect")
         client.await_event("subscribed")

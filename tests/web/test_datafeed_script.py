@@ -12,19 +12,20 @@ import pytest
 from tests.e2e.api import ApiProcess
 from tests.e2e.fake_clock import FakeClock
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, await_given_up
+from tests.servers.server import free_port
 from tests.web.driven import Driven
 from tests.web.node import PATIENCE_S
 
 SYMBOL = "BTCUSDT"
 NAMES = {"1": "1m", "5": "5m", "15": "15m", "60": "1h", "240": "4h", "1D": "1d"}
 DAY_S = 86400
-LOADED_S = 60.0  # before midnight, while everything starts
+LOADED_S = 3600.0  # before midnight, while everything starts
 WATCHED_S = 4.0  # before midnight, with the charts open
 
 
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock]:
-    """The clock of all processes that are started: shortly before midnight."""
+    """The clock of all processes that are started: before midnight."""
     with FakeClock(tmp_path) as clock:
         for name, value in clock.environment.items():
             monkeypatch.setenv(name, value)
@@ -32,10 +33,13 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClock
         yield clock
 
 
+# Always the same one, also where the real clock passes it meanwhile.
+MIDNIGHT = (time.time() // DAY_S + 1) * DAY_S
+
+
 def before_midnight(seconds: float) -> float:
-    """How far ahead a clock is that is so long before the next midnight."""
-    now = time.time()
-    return (now // DAY_S + 1) * DAY_S - seconds - now
+    """How far ahead a clock is that is so long before that midnight."""
+    return MIDNIGHT - seconds - time.time()
 
 
 def begins_a_day(bar: dict[str, Any]) -> bool:
@@ -99,6 +103,7 @@ def test_live_bars_are_those_of_rest(tmp_path: Path, clock: FakeClock) -> None:
         assert feed.ask("open") == list(NAMES)
         await_report(feed, lambda charts: all(begins_a_day(chart["bars"][-1]) for chart in charts.values()))
         feed.ask("older")
+        await_report(feed, lambda charts: all(chart["ticks"] > 10 for chart in charts.values()))
         sim.pause_and_drain()
         recorder.await_stored()
         charts = await_equal(api, feed)
@@ -112,7 +117,8 @@ def test_live_bars_are_those_of_rest(tmp_path: Path, clock: FakeClock) -> None:
 def test_bars_of_an_outage_come_from_rest(tmp_path: Path) -> None:
     with (
         SimProcess("--symbols", "5", "--rate", "300") as sim,
-        ServerProcess(tmp_path, sim, EXCHANGE_SYMBOLS=SYMBOL) as server,
+        # On a port that the kernel gives to no other while no server listens on it.
+        ServerProcess(tmp_path, sim, EXCHANGE_SYMBOLS=SYMBOL, WS_PORT=str(free_port())) as server,
         RecorderProcess(tmp_path, sim) as recorder,
         ApiProcess(tmp_path, WS_PORT=str(server.ws_port)) as api,
         Driven("charts.mjs", f"{api.address}/api/v1", SYMBOL) as feed,
