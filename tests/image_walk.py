@@ -43,7 +43,7 @@ FOR_REGISTRIES = {
 }
 APT_RETRIES = 'Acquire::Retries "5"'
 MAX_MIB = 400  # of the content of the last stage
-DEADLINE = 120.0  # seconds, a safety net
+DEADLINE = 600.0  # seconds, a safety net
 
 
 def main(folder: Path) -> None:

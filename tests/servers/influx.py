@@ -67,7 +67,7 @@ class InfluxServer(RealServer):
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).status_code == httpx.codes.OK
+            return httpx.get(f"{self.url}/health", timeout=60).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

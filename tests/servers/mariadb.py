@@ -94,7 +94,7 @@ class MariadbServer(RealServer):
             charset="utf8mb4",
             collation="utf8mb4_bin",
             autocommit=True,
-            connection_timeout=10,
+            connection_timeout=60,
         )
         try:
             with connection.cursor() as cursor:

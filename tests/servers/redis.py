@@ -35,7 +35,7 @@ class RedisServer(RealServer):
     def ask(self, *words: str, password: str = "") -> str:
         """The first line of its answer to a command, as it comes over the wire."""
         with (
-            socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection,
+            socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection,
             connection.makefile("rwb") as lines,
         ):
             if password:

@@ -420,7 +420,7 @@ def test_what_is_bounded_or_unique_stays_so_whoever_comes_at_once(open_accounts_
 
 
 def at_once(config: Config, start: Barrier, number: int) -> None:
-    start.wait(60)
+    start.wait(300)
     with closing(open_accounts(config)) as accounts:
         user = accounts.add_user(f"user{number}", "hash")
         for n in range(20):

@@ -202,7 +202,7 @@ def test_a_locked_file(config: Config, path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def sync_in_a_process(config: Config, start: Barrier, first: int, count: int) -> None:
-    start.wait(60)
+    start.wait(300)
     with closing(open_catalog(config)) as catalog:
         catalog.sync_symbols(listing(count, first))
 

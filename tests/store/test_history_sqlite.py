@@ -277,7 +277,7 @@ def test_two_writers_know_of_each_other(tmp_path: Path) -> None:
 
 
 def write_in_a_process(folder: Path, start: Barrier, first: int, count: int) -> None:
-    start.wait(60)
+    start.wait(300)
     with closing(sqlite_history(folder)) as history:
         for number in range(first, first + count):
             history.write(batch(number))

@@ -78,9 +78,14 @@ def test_a_point_that_cannot_be_read_holds_up_no_other(
 
 @pytest.mark.parametrize("others", [1, 40])
 def test_a_field_of_another_type_holds_up_no_other_measurement_and_no_other_week(
-    influx_server: InfluxServer, bucket: dict[str, str], tmp_path: Path, others: int
+    influx_server: InfluxServer,
+    bucket: dict[str, str],
+    tmp_path: Path,
+    others: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A 422: of that shard the others were stored. Another program wrote prices as text in one week."""
+    monkeypatch.setattr(influx_module, "REFUSED_TOLD_EVERY", 3600.0)
     config = sqlite_config(tmp_path, **influx_server.environment | bucket)
     with closing(Influx(config.database.influx)) as influx:
         influx.write(b'trades,exchange=theirs price="dear" %d\n' % (DAY + WEEK))
@@ -99,7 +104,7 @@ def test_a_field_of_another_type_holds_up_no_other_measurement_and_no_other_week
         assert history.refused == others
         history.write(HistoryBatch(ticks=ticks))
         assert history.refused == 2 * others
-    (told,) = [each for each in logs if each["event"] == REFUSES]  # not again within a minute
+    (told,) = [each for each in logs if each["event"] == REFUSES]  # not again so soon
     assert told["refused"] == others
     assert "field type conflict" in told["reason"]
 

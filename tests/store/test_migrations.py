@@ -212,7 +212,7 @@ def test_who_migrates_waits_for_another_who_does(
         other.execute("SHOW TABLES")
         assert other.fetchall() == []
         # Ended without a word: the lock goes with the connection.
-    opening.join(60)
+    opening.join(300)
     assert version_in(mariadb_config) == SCHEMA_VERSION
 
 

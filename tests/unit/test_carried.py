@@ -89,7 +89,7 @@ def test_what_nobody_asks_for_after_a_restart_is_dropped(tmp_path: Path) -> None
         carried.settle()
         early = carried.acquire("AUSDT")
         assert early is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not ((row := reader.read(2)) and row.dropped):
                 await asyncio.sleep(0.001)
         late = carried.acquire("BUSDT")

@@ -19,7 +19,7 @@ STATUS = "Name:\tpython\nVmSize:\t  204800 kB\nVmRSS:\t   61440 kB\nRssAnon:\t  
 def limited(limits: str, code: str) -> str:
     """What Python prints that runs under these limits of prlimit(1)."""
     done = subprocess.run(
-        ["prlimit", *limits.split(), sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        ["prlimit", *limits.split(), sys.executable, "-c", code], capture_output=True, text=True, timeout=300
     )
     return done.stdout + done.stderr
 

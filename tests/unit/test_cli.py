@@ -40,7 +40,7 @@ main(["--help"], standalone_mode=False)
 sys.exit(" ".join({heavy} & set(sys.modules)))
 """
     command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.stderr.strip() == ""
     assert all(f"\n  {name} " in done.stdout for name in COMMANDS)
 

@@ -24,7 +24,7 @@ from tradeback.client import connection as connection_module
 from tradeback.client import login as login_module
 from tradeback.errors import ServerRefusedError, TokenError
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 Script = Callable[["Peer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SUBSCRIBED = {"type": "subscribed", "symbols": [{"symbol": "BTCUSDT", "id": 1}]}
 ONE_PRICE = encode_frames([(1, 2.0, 3.0)])  # a whole WebSocket frame

@@ -17,7 +17,7 @@ import pytest
 from tradeback.control import MAX_LINE_BYTES, MAX_PATH_BYTES, ControlClient, ControlSocket
 from tradeback.errors import ControlError, DataFolderError, ProtocolError
 
-SAFETY = 20.0
+SAFETY = 120.0
 
 
 def echo(message: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from tradeback.store.catalog import open_catalog
 from tradeback.store.histories import open_history
 from tradeback.store.history_sqlite import SqliteHistory
 
-SAFETY = 30.0
+SAFETY = 120.0
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 

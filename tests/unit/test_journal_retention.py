@@ -194,7 +194,7 @@ except DataFolderError as error:
             cwd=CHECKOUT,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=True,
         )
         assert "[]" in done.stdout

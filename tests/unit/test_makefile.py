@@ -35,7 +35,7 @@ def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.C
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -19,7 +19,7 @@ def tracked() -> list[str]:
     """Files that belong to the product; outside a checkout (a source distribution) all that are there."""
     listing = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=CHECKOUT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     if listing.returncode:
         pytest.skip("not a git checkout")

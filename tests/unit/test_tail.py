@@ -68,7 +68,7 @@ def test_the_end_of_a_pipe_is_no_error(tmp_path: Path) -> None:
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert len(done.stdout.splitlines()) == 2

@@ -128,7 +128,7 @@ def test_a_secret_that_cannot_be_made_or_read(tmp_path: Path) -> None:
 
 
 def load_at_once(folder: Path, start: Barrier, found: Queue[bytes]) -> None:
-    start.wait(60)
+    start.wait(300)
     found.put(load_secret(folder, ""))
 
 
@@ -138,7 +138,7 @@ def test_processes_that_start_at_once_have_one_secret(tmp_path: Path) -> None:
     processes = [context.Process(target=load_at_once, args=(tmp_path, start, found)) for _ in range(4)]
     for process in processes:
         process.start()
-    secrets = {found.get(timeout=90) for _ in processes}
+    secrets = {found.get(timeout=300) for _ in processes}
     for process in processes:
         process.join(90)
     found.close()
