@@ -78,14 +78,9 @@ def test_a_point_that_cannot_be_read_holds_up_no_other(
 
 @pytest.mark.parametrize("others", [1, 40])
 def test_a_field_of_another_type_holds_up_no_other_measurement_and_no_other_week(
-    influx_server: InfluxServer,
-    bucket: dict[str, str],
-    tmp_path: Path,
-    others: int,
-    monkeypatch: pytest.MonkeyPatch,
+    influx_server: InfluxServer, bucket: dict[str, str], tmp_path: Path, others: int
 ) -> None:
     """A 422: of that shard the others were stored. Another program wrote prices as text in one week."""
-    monkeypatch.setattr(influx_module, "REFUSED_TOLD_EVERY", 3600.0)
     config = sqlite_config(tmp_path, **influx_server.environment | bucket)
     with closing(Influx(config.database.influx)) as influx:
         influx.write(b'trades,exchange=theirs price="dear" %d\n' % (DAY + WEEK))
