@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.conftest import private
 from tests.servers.nats import Listener, NatsServer, subscribed_socket
+from tests.servers.server import free_port
 from tests.waiting import await_true
 from tradeback.config import NatsConfig
 from tradeback.errors import BusError
@@ -105,3 +107,43 @@ def test_user_and_password_may_hold_any_sign(tmp_path: Path) -> None:
             bus = NatsBus(NatsConfig(url=address))
             with contextlib.closing(bus), contextlib.nullcontext() if answers else pytest.raises(BusError):
                 publish(bus)
+
+
+class TestACluster:
+    def test_each_of_its_servers_is_tried(self, nats_server: NatsServer, tmp_path: Path) -> None:
+        with private(NatsServer, tmp_path / "second", "--user", "someone", "--pass", "right") as second:
+            nowhere = f"nats://127.0.0.1:{free_port()}"
+            third = f"nats://someone:right@127.0.0.1:{second.port}"
+            with contextlib.closing(NatsBus(NatsConfig(url=f"{nowhere},{nats_server.url}, {third}"))) as bus:
+                publish(bus)
+                for gone in (nats_server, second):
+                    gone.kill()
+                    with pytest.raises(BusError):
+                        publish(bus)  # on the connection that is gone
+                    publish(bus)
+                    gone.start()
+
+    def test_one_that_hangs_is_not_the_first_of_the_next_call(
+        self, nats_server: NatsServer, tmp_path: Path
+    ) -> None:
+        with private(NatsServer, tmp_path / "second") as second:
+            bus = NatsBus(NatsConfig(url=f"{nats_server.url},{second.url}"))
+            with contextlib.closing(bus):
+                publish(bus)
+                nats_server.halt()
+                try:
+                    with pytest.raises(BusError):
+                        publish(bus, 1_000)
+                    with Listener(second.port) as listener:
+                        publish(bus)
+                        await_true(lambda: len(listener.messages) == 3, "it went to none")
+                finally:
+                    nats_server.go_on()
+
+    def test_messages_name_all_servers_and_no_password(self) -> None:
+        ports = free_port(), free_port()
+        url = ",".join(f"nats://trader:hu%2Csh@127.0.0.1:{port}" for port in ports)
+        with contextlib.closing(NatsBus(NatsConfig(url=url))) as bus, pytest.raises(BusError) as told:
+            publish(bus)
+        assert f"NATS at 127.0.0.1:{ports[0]}, 127.0.0.1:{ports[1]} took nothing" in str(told.value)
+        assert "sh" not in str(told.value).replace("Errno", "")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,9 +13,11 @@ from hypothesis import strategies as st
 
 from tests.servers.redis import RedisServer
 from tests.waiting import await_true
+from tradeback.commands.api import counts_of
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
 from tradeback.model import RESOLUTIONS, Bar, Price, Symbol, SymbolInfo
+from tradeback.store.announce_redis import RedisChannel
 from tradeback.store.base import Cache, CachedBars, KeptBars, Login
 from tradeback.store.cache_prices import CachePrices
 from tradeback.store.cache_redis import open_cache
@@ -307,3 +312,50 @@ def test_nothing_configured_is_no_cache_and_bad_settings_are_refused() -> None:
         load_config(environ={"REDIS_PRICE_TTL": "200ms"})
     with pytest.raises(ConfigError, match="session_ttl is 5s: give at least 10s"):
         load_config(environ={"REDIS_SESSION_TTL": "5s"})
+
+
+def test_a_user_of_the_acl_needs_what_the_documents_give_it(redis_server: RedisServer) -> None:
+    page = (Path(__file__).resolve().parent.parent.parent / "docs" / "howto" / "services.md").read_text()
+    words = page.split("```redis\n")[1].split("```")[0].split()
+    assert redis_server.ask(*words) == "+OK"
+    assert redis_server.ask("ACL", "SETUSER", "poor", "on", ">password", "+ping", "+client") == "+OK"
+    login = {"REDIS_USERNAME": "tradeback", "REDIS_PASSWORD": "password"}
+    config = load_config(environ={"REDIS_ADDR": redis_server.addr, "REDIS_TIMEOUT": "30s", **login})
+    now, token = time.time(), bytes(32)
+    with closing(opened(redis_server, **login)) as cache:
+        cache.write_prices({"BTCUSDT": BTC})
+        assert cache.price("BTCUSDT") is not None
+        assert list(cache.prices(["BTCUSDT"])) == ["BTCUSDT"]
+        cache.vouch_for_prices()
+        assert cache.prices_vouched()
+        assert len(cache.updates()) == 1
+        cache.write_enigma({"BTCUSDT": LEVEL})
+        assert cache.enigma("BTCUSDT") == LEVEL
+        assert cache.vouch_for_bars("epoch", cache.clock_ms() + 60_000, begin=True)
+        kept = cache.bars("BTCUSDT", "1m")
+        assert kept.version is not None
+        cache.write_bars("BTCUSDT", "1m", CachedBars(0, 1, []), kept.version)
+        cache.bars_change(["BTCUSDT"], "epoch")
+        cache.bars_changed(["BTCUSDT"], "epoch")
+        cache.write_logins({token: Login(1, int(now) + 60, frozenset({"A"}))}, 60, now)
+        assert cache.login(token) is not None
+        cache.drop_logins([token])
+    heard = threading.Event()
+    channel = RedisChannel(config.cache.redis)
+    listening = threading.Thread(target=channel.listen, args=(heard.set,))
+    listening.start()
+    assert heard.wait(SAFETY)
+    channel.publish()
+    channel.close()
+    listening.join()
+    counts = counts_of(config)
+    assert [counts.incr("a", 60), counts.incr("a", 60)] == [1, 2]
+    assert not counts._failed
+
+    for user, remedy in (
+        ("poor", "the user of REDIS_USERNAME may do too little"),
+        ("nobody", "check REDIS_PASSWORD and REDIS_USERNAME"),
+    ):
+        cache = opened(redis_server, **login | {"REDIS_USERNAME": user})
+        with closing(cache), pytest.raises(CacheError, match=remedy):
+            cache.write_prices({"BTCUSDT": BTC})

@@ -1,11 +1,13 @@
-"""The files of the configuration: a YAML file of sections, and files that hold one value each, such as secrets.
+"""The files of the configuration: a YAML file of sections, files that hold one value each, such as secrets, and files
+of authorities, who sign the certificates of services.
 
-Both are read up to a limit and no further, and no error repeats what stands in them: that may be a password.
+The first two are read up to a limit and no further, and no error repeats what stands in them: that may be a password.
 """
 
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +55,26 @@ def read_value(name: str, path: Path) -> str:
     if not text:
         raise ConfigError(f"{what} is empty: write the value into it, or unset {name}")
     return text
+
+
+def check_ca_file(name: str, ca_file: str, switch: str = "") -> None:
+    """ConfigError where `name`, a setting, names a file that no authority can be read from. `switch` is what would put
+    TLS on, where it is off: then nobody would read the file, and its owner would take the connection for verified."""
+    if not ca_file:
+        return
+    if switch:
+        raise ConfigError(f"{name} is set while TLS is off, and has no effect so: {switch}, or unset {name}")
+    remedy = "name the PEM file with the certificate of the authority that signed the server's"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=ca_file)
+        holds = context.cert_store_stats()["x509"] > 0
+    except ssl.SSLError:
+        holds = False
+    except OSError as error:
+        raise ConfigError(f"{name} is {ca_file}, which cannot be read ({error.strerror}): {remedy}") from None
+    if not holds:
+        raise ConfigError(f"{name} is {ca_file}, which holds no certificate: {remedy}")
 
 
 def _read(path: Path, most: int, what: str, remedy: str) -> str:

@@ -144,7 +144,7 @@ def _sentences(error: ValidationError, given: Mapping[str, str], path: str | Pat
         one = next((one for one in known.values() if f"{key}.".startswith(f"{one.key}.")), None)
         name = given.get(one.key if one else key) or f"{key} in {path}"
         if one is not None:
-            hidden = one.is_secret or name.endswith(FILE_SUFFIX)
+            hidden = one.is_secret or name == f"{one.env}{FILE_SUFFIX}"
             value = "a value not shown here" if hidden else _shown(detail["input"])
             if one.key not in said:
                 yield f"{name} is {value}: it must be {one.allowed}"

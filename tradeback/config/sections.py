@@ -14,8 +14,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from tradeback.config.files import check_ca_file
 from tradeback.config.units import format_duration, format_size
 from tradeback.config.values import (
+    CaFile,
     ComponentLevels,
     Count,
     Duration,
@@ -35,6 +37,7 @@ from tradeback.config.values import (
     Texts,
     WsUrl,
     allowed_values,
+    servers_of,
     setting,
     without_passwords,
 )
@@ -355,6 +358,12 @@ class MysqlConfig(Section):
     database: Text = setting("trading", "name of the database, which is that of one exchange")
     user: Text = setting("trading", "name of the user")
     password: Secret = setting("", "password of the user")
+    tls: bool = setting(
+        False,
+        "true: by TLS alone, to a server whose certificate is of an authority of `ca_file` and for the name in `host`; "
+        "false: by TLS where the server has it, and nothing is verified",
+    )
+    ca_file: CaFile = setting("", "file of the authorities for `tls`; empty: those of the system")
     max_open_conns: Count = setting(
         25, "most connections of a process to the symbols, and as many to the accounts"
     )
@@ -376,6 +385,7 @@ class MysqlConfig(Section):
                 f"database.mysql.accounts_poll is {format_duration(self.accounts_poll)}: give at most 5s, for who has "
                 "just logged in waits for it where nothing announces logins"
             )
+        check_ca_file("MYSQL_CA_FILE", self.ca_file, "" if self.tls else "set MYSQL_TLS=true")
         return self
 
 
@@ -383,7 +393,10 @@ class InfluxConfig(Section):
     """InfluxDB 2.7: ticks, bars and Enigma levels, in place of the SQLite file of the data folder."""
 
     env_prefix: ClassVar[str] = "INFLUX_"
-    url: HttpUrl = setting("", "empty: no InfluxDB")
+    url: HttpUrl = setting(
+        "", "empty: no InfluxDB; with https:// the server's certificate and its name are verified"
+    )
+    ca_file: CaFile = setting("", "file of the authorities for https://; empty: those of the system")
     token: HeaderSecret = setting("", "access token")
     org: Text = setting("trading-org", "organisation")
     bucket: Text = setting("trading", "bucket")
@@ -392,6 +405,13 @@ class InfluxConfig(Section):
         100, "least trades in a request, unless the first has waited for batch_time"
     )
     batch_time: Span = setting("100ms", "longest time that a trade waits for others to be written with")
+
+    @model_validator(mode="after")
+    def _authorities(self) -> Self:
+        if self.url:
+            tls = self.url.startswith("https://")
+            check_ca_file("INFLUX_CA_FILE", self.ca_file, "" if tls else "give an INFLUX_URL with https://")
+        return self
 
 
 class DatabaseConfig(Section):
@@ -406,7 +426,13 @@ class RedisConfig(Section):
 
     env_prefix: ClassVar[str] = "REDIS_"
     addr: Text = setting("", "host:port; empty: no Redis")
+    username: Text = setting("", "user of its ACL; empty: its default user")
     password: Secret = setting("", "password")
+    tls: bool = setting(
+        False,
+        "true: by TLS, to a server whose certificate is of an authority of `ca_file` and for the name in `addr`",
+    )
+    ca_file: CaFile = setting("", "file of the authorities for `tls`; empty: those of the system")
     db: Annotated[int, Field(ge=0)] = setting(0, "number of the database")
     pool_size: Count = setting(10, "most connections")
     min_idle_conns: Annotated[int, Field(ge=0)] = setting(
@@ -434,6 +460,7 @@ class RedisConfig(Section):
         if self.session_ttl < 10:
             shown = format_duration(self.session_ttl)
             raise ConfigError(f"cache.redis.session_ttl is {shown}: give at least 10s")
+        check_ca_file("REDIS_CA_FILE", self.ca_file, "" if self.tls else "set REDIS_TLS=true")
         return self
 
 
@@ -448,8 +475,11 @@ class NatsConfig(Section):
 
     env_prefix: ClassVar[str] = "NATS_"
     url: NatsUrl = setting(
-        "", "address of the server, with user:password@ where it asks for them; empty: no bus"
+        "",
+        "address of the server, or of each of a cluster, with user:password@ where it asks for them; with tls:// its "
+        "certificate and its name are verified; empty: no bus",
     )
+    ca_file: CaFile = setting("", "file of the authorities for tls://; empty: those of the system")
     client_name: Text = setting("trade-back", "name that is told to the server")
     jetstream: bool = setting(False, "true: NATS keeps the trades in a stream, for readers who come later")
     stream: Text = setting(
@@ -474,11 +504,19 @@ class NatsConfig(Section):
             )
         if self.stream_bytes < 1024 * 1024:
             raise ConfigError(f"messaging.nats.stream_bytes is {self.stream_bytes}: give at least 1MiB")
+        if self.url:
+            tls = self.url.startswith("tls://")
+            check_ca_file("NATS_CA_FILE", self.ca_file, "" if tls else "give a NATS_URL with tls://")
         return self
 
-    def credentials(self) -> tuple[str | None, str | None, str | None]:
-        """User, password and token as the address has them, decoded; a name without a password is a token."""
-        parts = urlsplit(self.url)
+    def servers(self) -> list[str]:
+        """The address of each server of the cluster, credentials included."""
+        return servers_of(self.url)
+
+    @staticmethod
+    def credentials(server: str) -> tuple[str | None, str | None, str | None]:
+        """User, password and token as an address has them, decoded; a name without a password is a token."""
+        parts = urlsplit(server)
         if parts.username is None:
             return None, None, None
         user = unquote(parts.username)

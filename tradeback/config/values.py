@@ -131,23 +131,45 @@ def _header_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _url(*schemes: str, login: bool = False) -> tuple[AfterValidator, Words]:
-    """With a host, a port that can be, and no query; where it may name a user, with that percent-encoded."""
+def _url(*schemes: str, cluster: bool = False) -> tuple[AfterValidator, Words]:
+    """With a host, a port that can be, and no query. Of a `cluster` there may be several, and each may name a user,
+    with that percent-encoded."""
 
     def check(url: str) -> str:
-        if not url:
-            return url
         parts = urlsplit(url)
         plain = not any(character.isspace() for character in url) and "@" not in parts.path
-        whole = parts.hostname and parts.port != 0 and not parts.query and not parts.fragment
-        if not url.startswith(schemes) or not (plain and whole) or parts.netloc.count("@") > login:
+        whole = (
+            parts.hostname
+            and "," not in parts.hostname
+            and parts.port != 0
+            and not parts.query
+            and not parts.fragment
+        )
+        if not url.startswith(schemes) or not (plain and whole) or parts.netloc.count("@") > cluster:
             raise ValueError("not such a URL")
         return _one_line(url).rstrip("/")
 
+    def check_all(text: str) -> str:
+        urls = [check(url) for url in (servers_of(text) if cluster else [text]) if url]
+        if len({urlsplit(url).scheme for url in urls}) > 1:
+            raise ValueError("a cluster of which TLS would verify some")
+        return ",".join(urls)
+
     words = f"a URL that begins with {' or '.join(schemes)}"
-    if login:
-        words += "; within user and password, signs such as @ / : % are written %40 %2F %3A %25"
-    return AfterValidator(check), Words(words)
+    if cluster:
+        words += (
+            ", or several with the same beginning, separated by commas; within user and password, signs such as "
+            "@ / : % are written %40 %2F %3A %25"
+        )
+    return AfterValidator(check_all), Words(words)
+
+
+def servers_of(text: str) -> list[str]:
+    """The addresses of a cluster. A comma that no address follows is part of a password."""
+    return re.split(rf",{_NEXT_SERVER}", text)
+
+
+_NEXT_SERVER = r"\s*(?=(?:nats|tls)://)"
 
 
 _seconds = (BeforeValidator(_duration), PlainSerializer(format_duration))
@@ -165,8 +187,9 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 WsUrl = Annotated[str, *_url("ws://", "wss://")]
 HttpUrl = Annotated[str, *_url("http://", "https://")]
-NatsUrl = Annotated[str, *_url("nats://", "tls://", login=True)]
+NatsUrl = Annotated[str, *_url("nats://", "tls://", cluster=True)]
 Text = Annotated[str, AfterValidator(_one_line), Words("text of one line")]
+CaFile = Annotated[str, AfterValidator(_one_line), Words("a path")]
 Secret = Annotated[SecretStr, AfterValidator(_one_line_secret), Words("text of one line")]
 HeaderSecret = Annotated[
     SecretStr,
@@ -204,8 +227,9 @@ Symbols = Annotated[
 ]
 
 
-# Up to the last @ of the line: a password that was not encoded may hold others. A name alone is a token.
-_LOGIN = re.compile(r"://(?:(?P<user>[^/@:]*):)?[^\n]*@")
+# Up to the last @ of the line, or before the next server of a cluster: a password that was not encoded may hold others.
+# A name alone is a token.
+_LOGIN = re.compile(rf"://(?:(?P<user>[^/@:]*):)?(?:(?!,{_NEXT_SERVER})[^\n])*@")
 
 
 def without_passwords(text: str) -> str:

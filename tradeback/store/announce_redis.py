@@ -10,7 +10,7 @@ import redis
 
 from tradeback.config import RedisConfig
 from tradeback.errors import CacheError
-from tradeback.store.cache_redis import connection_pool
+from tradeback.store.cache_redis import connection_pool, remedy_of, trust_of
 
 CHANNEL = "accounts.changed"
 PING_EVERY = 2.0  # seconds; a server that does not answer for three times as long hangs
@@ -22,6 +22,7 @@ class RedisChannel:
 
     def __init__(self, config: RedisConfig) -> None:
         self._addr = config.addr
+        self._trust = trust_of(config)
         self._pool = connection_pool(config)
         self._redis = redis.Redis(connection_pool=self._pool)
         self._closed = threading.Event()
@@ -57,7 +58,5 @@ class RedisChannel:
         self._redis.close()
 
     def _error(self, error: Exception) -> CacheError:
-        return CacheError(
-            f"Redis at {self._addr} carries no announcements ({error}): check that it runs, REDIS_ADDR and "
-            "REDIS_PASSWORD"
-        )
+        remedy = remedy_of(error, self._trust)
+        return CacheError(f"Redis at {self._addr} carries no announcements ({error}): {remedy}")

@@ -18,6 +18,8 @@
 from __future__ import annotations
 
 import secrets
+import socket
+import ssl
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from typing import Any, TypeVar
 import orjson
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from tradeback.config import Config, RedisConfig
@@ -34,6 +37,7 @@ from tradeback.errors import CacheError
 from tradeback.model import Bar, Price
 from tradeback.store.base import Cache, CachedBars, KeptBars, Login, Update
 from tradeback.store.timing import tell, timed
+from tradeback.store.tls import Trust
 
 STREAM = "updates:prices"
 SYMBOLS_A_TRIP = 1_000
@@ -42,10 +46,11 @@ MS_NS = 1_000_000
 
 # What may go wrong on a trip, and what to do about it: the first class that fits.
 REMEDIES: dict[type[Exception], str] = {
-    redis.AuthenticationError: "check REDIS_PASSWORD",
+    redis.AuthenticationError: "check REDIS_PASSWORD and REDIS_USERNAME",
     redis.TimeoutError: "it hangs, or REDIS_TIMEOUT is too short for it",
-    redis.ConnectionError: "check that it runs, and REDIS_ADDR",
+    redis.ConnectionError: "check that it runs, and REDIS_ADDR and REDIS_TLS",
     redis.OutOfMemoryError: "it is full: raise its maxmemory",
+    NoPermissionError: "the user of REDIS_USERNAME may do too little: its ACL is in docs/howto/services.md",
     redis.RedisError: "check its configuration",
     **dict.fromkeys(
         (ValueError, TypeError, KeyError), "another program writes our keys: give one of us another REDIS_DB"
@@ -69,19 +74,49 @@ def open_cache(config: Config) -> Cache | None:
 def connection_pool(config: RedisConfig) -> redis.BlockingConnectionPool:
     """Connections to the configured Redis, made when they are needed. A trip is tried once."""
     host, _, port = config.addr.rpartition(":")
+    trust = trust_of(config)
+    tls: dict[str, Any] = {"connection_class": _TlsConnection, "trust": trust} if trust is not None else {}
     return redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
         max_connections=config.pool_size,
         timeout=config.timeout,
         host=host.strip("[]"),
         port=int(port),
         db=config.db,
+        username=config.username or None,
         password=config.password.get_secret_value() or None,
         socket_timeout=config.timeout,
         socket_connect_timeout=config.timeout,
         retry=Retry(NoBackoff(), 0),
         protocol=2,
         client_name="tradeback",
+        **tls,
     )
+
+
+def trust_of(config: RedisConfig) -> Trust | None:
+    """Whom the configured Redis is believed by; None where it is reached without TLS."""
+    return Trust(config.ca_file, "REDIS_CA_FILE", "REDIS_ADDR") if config.tls else None
+
+
+def remedy_of(error: Exception, trust: Trust | None) -> str:
+    """What to do about one of FAULTS."""
+    remedy = None if trust is None else trust.remedy(error)
+    return remedy or next(remedy for kind, remedy in REMEDIES.items() if isinstance(error, kind))
+
+
+class _TlsConnection(redis.SSLConnection):
+    """Believes those whom it was given alone: the driver's own adds them to the system's authorities."""
+
+    def __init__(self, trust: Trust, **settings: Any) -> None:
+        super().__init__(ssl_ca_certs=trust.ca_file or None, **settings)
+        self._trust = trust
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        try:
+            return self._trust.context().wrap_socket(sock, server_hostname=self.host)
+        except TimeoutError as error:
+            # A Redis without TLS waits for the end of what it takes for a command.
+            raise ssl.SSLError("no answer to the handshake") from error
 
 
 class RedisCache:
@@ -89,6 +124,7 @@ class RedisCache:
 
     def __init__(self, config: RedisConfig) -> None:
         self._addr = config.addr
+        self._trust = trust_of(config)
         self._price_ttl_ms = round(config.price_ttl * 1000)
         self._bars_ttl_ms = round(config.bars_ttl * 1000)
         self._stream_length = config.stream_length
@@ -273,7 +309,7 @@ class RedisCache:
             raise self._plain(doing, error) from error
 
     def _plain(self, doing: str, error: Exception) -> CacheError:
-        remedy = next(remedy for kind, remedy in REMEDIES.items() if isinstance(error, kind))
+        remedy = remedy_of(error, self._trust)
         plain = CacheError(f"cannot {doing} Redis at {self._addr} ({error}): {remedy}")
         plain.away = isinstance(error, redis.TimeoutError | redis.ConnectionError) and not isinstance(
             error, redis.AuthenticationError

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -76,7 +76,8 @@ def sqlite_database(path: Path) -> Database:
 
 def mysql_database(config: MysqlConfig) -> Database:
     """The database that is configured. Nothing is connected yet."""
-    return Database(mysql.mysql_engine(config), mysql.place_of(config), mysql.plain_errors, config)
+    errors = partial(mysql.plain_errors, trust=mysql.trust_of(config))
+    return Database(mysql.mysql_engine(config), mysql.place_of(config), errors, config)
 
 
 def again_where_undone(change: Callable[P, R]) -> Callable[P, R]:

@@ -27,6 +27,7 @@ from urllib3.exceptions import HTTPError
 from tradeback.config.sections import InfluxConfig
 from tradeback.errors import HistoryError
 from tradeback.store.timing import timed
+from tradeback.store.tls import Trust
 
 log = structlog.get_logger(__name__)
 
@@ -72,11 +73,13 @@ class Influx:
     def __init__(self, config: InfluxConfig) -> None:
         self.place = f"{config.url}, bucket {config.bucket}"
         self._config = config
+        self._trust = Trust(config.ca_file, "INFLUX_CA_FILE", "INFLUX_URL")
         self._client = InfluxDBClient(
             config.url,
             config.token.get_secret_value(),
             org=config.org,
             timeout=round(config.timeout * 1000),
+            ssl_ca_cert=config.ca_file or None,  # without one it believes the system's authorities
         )
         self._client.api_client.set_default_header("Accept-Encoding", "gzip")  # type: ignore[no-untyped-call]
         self._writing = WriteService(self._client.api_client)  # type: ignore[no-untyped-call]
@@ -218,11 +221,13 @@ class Influx:
             raise HistoryError(f"The history at {self.place} was closed: open it again")
 
     def _fail(self, error: Exception) -> NoReturn:
-        if not isinstance(error, ApiException):
-            said = str(error) or type(error).__name__
+        if not isinstance(error, ApiException) or not error.status:
+            # The driver wraps what fails in TLS into an answer without a status.
+            text = str(error.reason if isinstance(error, ApiException) else error)
+            said = " ".join(text.split()) or type(error).__name__
+            remedy = self._trust.remedy(error) or "start it, or correct INFLUX_URL"
             away = HistoryError(
-                f"InfluxDB at {self.place} cannot be reached or does not answer ({said}): start it, or correct "
-                "INFLUX_URL"
+                f"InfluxDB at {self.place} cannot be reached or does not answer ({said}): {remedy}"
             )
             away.away = True
             raise away from error

@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from tradeback.config.sections import MysqlConfig
 from tradeback.errors import CatalogError
+from tradeback.store.tls import Trust
 
 CHARSET, COLLATION = "utf8mb4", "utf8mb4_bin"
 # What a table is made with; SQLite passes them over.
@@ -45,6 +46,9 @@ _TABLES = (
     "its tables are not those of its version: see `tradeback migrate status`, or restore it from a backup"
 )
 _STARTING = "it starts or stops: try again"
+# The driver tells no more apart than these, by its text alone.
+_NO_TLS = 2026
+_NOT_BELIEVED, _NO_AUTHORITIES, _PLAIN = "verify", "verify_paths", "doesn't support it"
 
 _REMEDIES = {
     **dict.fromkeys((2002, 2003, 2005, 2009, 1042), _AWAY),
@@ -72,6 +76,11 @@ def place_of(config: MysqlConfig) -> str:
     return f"{config.database} at {config.host}:{config.port}"
 
 
+def trust_of(config: MysqlConfig) -> Trust | None:
+    """Whom the configured database is believed by; None where nothing is verified."""
+    return Trust(config.ca_file, "MYSQL_CA_FILE", "MYSQL_HOST") if config.tls else None
+
+
 def mysql_engine(config: MysqlConfig, *, migrating: bool = False) -> Engine:
     """An engine with a pool of its own; `migrating`: one without, whose statements may take long."""
     seconds = math.ceil(MIGRATION_TIMEOUT_S if migrating else config.timeout)
@@ -86,6 +95,11 @@ def mysql_engine(config: MysqlConfig, *, migrating: bool = False) -> Engine:
             "pool_timeout": config.timeout,
             "pool_pre_ping": True,  # a connection that the server has closed meanwhile is made anew
         }
+    trust = trust_of(config)
+    verified: dict[str, Any] = {}
+    if trust is not None:
+        # The driver's own OpenSSL does not know where the system has its authorities. Without any it connects nowhere.
+        verified = {"ssl_ca": trust.file(), "ssl_verify_cert": True, "ssl_verify_identity": True}
     engine = create_engine(
         URL.create(
             "mysql+mysqlconnector",
@@ -102,6 +116,7 @@ def mysql_engine(config: MysqlConfig, *, migrating: bool = False) -> Engine:
             "connection_timeout": math.ceil(config.timeout),
             "read_timeout": seconds,
             "write_timeout": seconds,
+            **verified,
         },
         isolation_level="REPEATABLE READ",
         **pool,
@@ -126,9 +141,9 @@ def lock_name(config: MysqlConfig) -> str:
 
 
 @contextmanager
-def plain_errors(place: str) -> Iterator[None]:
+def plain_errors(place: str, trust: Trust | None = None) -> Iterator[None]:
     """Turns the server's and the driver's errors, of the bare driver or through SQLAlchemy, into a CatalogError that
-    names the database and the remedy; faults of our own statements pass."""
+    names the database and the remedy; faults of our own statements pass. `trust`: where TLS is verified."""
     try:
         yield
     except NoConnectionLeft as error:
@@ -136,19 +151,21 @@ def plain_errors(place: str) -> Iterator[None]:
         raise CatalogError(f"The database {place} cannot be used: {remedy}") from error
     except Exception as error:
         cause = error.orig if isinstance(error, DBAPIError) else error
-        plain = _plain(place, cause)
+        plain = _plain(place, cause, trust)
         if plain is None:
             raise
         raise plain from error
 
 
-def _plain(place: str, cause: BaseException | None) -> CatalogError | None:
+def _plain(place: str, cause: BaseException | None, trust: Trust | None) -> CatalogError | None:
     number = getattr(cause, "errno", None)
     if number is None or not type(cause).__module__.startswith("mysql."):
         return None
     if number in _UNDONE:
         return TransactionUndone(f"The database {place} undid a transaction that was in the way of another")
     remedy = _REMEDIES.get(number)
+    if number == _NO_TLS and trust is not None:
+        remedy = _tls_remedy(str(cause), trust)
     if remedy is None and "not available" in str(cause):
         remedy = _SLOW  # the driver found its own connection closed: it gives no number to that
     if remedy is None:
@@ -156,5 +173,15 @@ def _plain(place: str, cause: BaseException | None) -> CatalogError | None:
             return None
         remedy = f"it says {getattr(cause, 'msg', None) or cause}"
     plain = CatalogError(f"The database {place} cannot be used: {remedy}")
-    plain.away = remedy in (_AWAY, _SLOW, _STARTING, _BUSY, _REFUSED)
+    plain.away = number == _NO_TLS or remedy in (_AWAY, _SLOW, _STARTING, _BUSY, _REFUSED)
     return plain
+
+
+def _tls_remedy(said: str, trust: Trust) -> str:
+    if _PLAIN in said:
+        return "it has no TLS, which MYSQL_TLS asks for: give the server a certificate and its key (ssl_cert, ssl_key)"
+    if _NO_AUTHORITIES in said:
+        return trust.of_ca_file() or "this system has no authorities: name a file of them with MYSQL_CA_FILE"
+    if _NOT_BELIEVED in said:
+        return trust.unbelieved
+    return _SLOW

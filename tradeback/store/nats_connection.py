@@ -8,6 +8,7 @@ next one connects anew.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError
@@ -19,6 +20,7 @@ from nats.aio.client import Client
 
 from tradeback.config import NatsConfig
 from tradeback.errors import BusError
+from tradeback.store.tls import Trust
 
 CONNECT_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 1.0
@@ -27,13 +29,30 @@ PING_EVERY = 2  # seconds; a server that hangs is noticed after three of them by
 T = TypeVar("T")
 
 
+class _Client(Client):
+    """Speaks TLS with who is named by tls://. The driver would leave that to the server's word, which comes in the
+    clear: whoever stands in between could take it out, and be given the credentials."""
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        if initial_connection and self._current_server is not None:
+            info["tls_required"] = info.get("tls_required") or self._current_server.uri.scheme == "tls"
+        await super()._process_info(info, initial_connection)
+
+
 class NatsConnection:
-    """Connects at the first call that needs it, and at the first after one that failed; from any thread."""
+    """Connects at the first call that needs it, and at the first after one that failed; from any thread.
+
+    In a cluster it begins each time with the server after the last one: one that hangs may take the time of a call, and
+    is not the first of the next."""
 
     def __init__(self, config: NatsConfig, name: str) -> None:
-        address = urlsplit(config.url)
-        self.server = f"NATS at {address.hostname}:{address.port or 4222}"  # without a password
+        self._servers = config.servers()
+        addresses = map(urlsplit, self._servers)
+        # Without passwords.
+        self.server = f"NATS at {', '.join(f'{one.hostname}:{one.port or 4222}' for one in addresses)}"
         self._config = config
+        self._trust = Trust(config.ca_file, "NATS_CA_FILE", "NATS_URL")
+        self._turn = 0  # which server is the next
         self._client: Client | None = None
         self._refused: Exception | None = None  # what the server said about what was sent, in between
         self._connecting = asyncio.Lock()
@@ -52,16 +71,32 @@ class NatsConnection:
         """The connected client. `nats.errors.Error`, OSError or TimeoutError where there is none."""
         async with self._connecting:
             if self._client is None:
-                self._refused = None
-                self._client = client = Client()
-                await self._connect(client)
+                self._client = await self._connect_to_one()
             return self._client
 
-    async def _connect(self, client: Client) -> None:
-        user, password, token = self._config.credentials()
+    async def _connect_to_one(self) -> Client:
+        """The first server that takes us. Where none does, an error of TLS is told rather than that of the last."""
+        failed: list[Exception] = []
+        for _ in self._servers:
+            server = self._servers[self._turn]
+            self._turn = (self._turn + 1) % len(self._servers)
+            self._refused = None
+            try:
+                trusted = self._trust.context() if server.startswith("tls://") else None
+                self._client = client = _Client()
+                await self._connect(client, server, trusted)
+            except (OSError, TimeoutError, nats.errors.Error) as error:
+                failed.append(error)
+                await self.drop()
+            else:
+                return client
+        raise next((error for error in failed if self._trust.remedy(error)), failed[-1])
+
+    async def _connect(self, client: Client, server: str, trusted: ssl.SSLContext | None) -> None:
+        user, password, token = self._config.credentials(server)
         try:
             await client.connect(
-                self._config.url,
+                server,
                 name=self._config.client_name,
                 # The driver would take them from the address as they stand there, encoded.
                 user=user,
@@ -74,6 +109,7 @@ class NatsConnection:
                 reconnect_time_wait=0,
                 ping_interval=PING_EVERY,
                 error_cb=self._on_error,
+                tls=trusted,
             )
         except nats.errors.NoServersError:
             self.check()  # what the driver said about the attempts
@@ -146,7 +182,8 @@ class NatsConnection:
         except (OSError, TimeoutError, nats.errors.Error) as error:
             await self.drop()
             said = str(error).removeprefix("nats: ") or type(error).__name__
-            raise BusError(f"{self.server} took nothing ({said}): see that it runs, and NATS_URL") from error
+            remedy = self._trust.remedy(error) or "see that it runs, and NATS_URL"
+            raise BusError(f"{self.server} took nothing ({said}): {remedy}") from error
 
     def close(self) -> None:
         """Close the connection and end the thread, in about a second at most. Twice is no error."""
