@@ -185,7 +185,12 @@ class TestAddresses:
             "nats://h:99999",
             "nats://h:0",
             "nats://",
-            "nats://a:4222,nats://b:4222",
+            "nats://a:4222,b:4222",
+            "nats://a,b",
+            "nats://a,nats://b:0",
+            "nats://a,nats://",
+            "nats://a,tls://b",
+            "nats://u:hush@a,nats://u:hu@sh@b",
         ],
     )
     def test_one_that_can_be_read_in_two_ways_is_refused(self, address: str) -> None:
@@ -213,6 +218,18 @@ class TestAddresses:
         nats = load_config(environ={"NATS_URL": address}).messaging.nats
         assert nats.credentials(nats.url) == (user, password, None)
         assert without_passwords(address).endswith(":***@bus:4222")
+
+    def test_a_cluster_has_several(self) -> None:
+        address = "tls://u:hu,sh@a, tls://v:hush@b:5/,tls://hush@[::1]:6,tls://d"
+        nats = load_config(environ={"NATS_URL": address}).messaging.nats
+        assert nats.servers() == ["tls://u:hu,sh@a", "tls://v:hush@b:5", "tls://hush@[::1]:6", "tls://d"]
+        assert [nats.credentials(server) for server in nats.servers()] == [
+            ("u", "hu,sh", None),
+            ("v", "hush", None),
+            (None, None, "hush"),
+            (None, None, None),
+        ]
+        assert without_passwords(nats.url) == "tls://u:***@a,tls://v:***@b:5,tls://***@[::1]:6,tls://d"
 
     def test_a_name_alone_is_a_token(self) -> None:
         nats = load_config(environ={"NATS_URL": "nats://hu%40sh@bus"}).messaging.nats
