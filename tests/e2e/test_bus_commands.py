@@ -14,7 +14,8 @@ from tests.conftest import private
 from tests.documents.blocks import commands
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, trade_and_drain
 from tests.e2e.test_bus_requests import await_listening
-from tests.servers.nats import NatsServer, await_true, kept
+from tests.servers.nats import NatsServer, kept
+from tests.waiting import await_true
 
 PAGE = "docs/bus.md"
 SETTINGS = {"EXCHANGE_SYMBOLS": "BTCUSDT", "RECORDER_HISTORY_DAYS": "0"}

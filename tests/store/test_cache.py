@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.servers.redis import RedisServer
-from tests.waiting import await_true
+from tests.waiting import PATIENCE_S, await_true
 from tradeback.commands.api import counts_of
 from tradeback.config import load_config
 from tradeback.errors import CacheError, ConfigError
@@ -344,7 +344,7 @@ def test_a_user_of_the_acl_needs_what_the_documents_give_it(redis_server: RedisS
     channel = RedisChannel(config.cache.redis)
     listening = threading.Thread(target=channel.listen, args=(heard.set,))
     listening.start()
-    assert heard.wait(SAFETY)
+    assert heard.wait(PATIENCE_S)
     channel.publish()
     channel.close()
     listening.join()
