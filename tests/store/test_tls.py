@@ -251,7 +251,7 @@ def test_a_server_without_tls_is_refused(
 
 
 def test_a_server_that_went_away_is_found_again(
-    service: Service, certificates: Certificates, tmp_path: Path
+    service: Service, certificates: Certificates, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with private(service.server, tmp_path / "server", certificates.of("right")) as server:
         config = config_of(server, tmp_path, **{service.ca: str(certificates.authority)})
@@ -263,6 +263,7 @@ def test_a_server_that_went_away_is_found_again(
             assert "certificate" not in str(caught.value)
             server.start()
             use()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 def test_mysql_without_the_setting_is_as_before(certificates: Certificates, tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ class _Client(Client):
             info["tls_required"] = info.get("tls_required") or self._current_server.uri.scheme == "tls"
         await super()._process_info(info, initial_connection)
 
+    def _connect_command(self) -> bytes:
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            # The driver hides from its protocol that it is over TLS, and asyncio warns of that at each end.
+            writer.transport.get_protocol()._over_ssl = True
+        return super()._connect_command()
+
 
 class NatsConnection:
     """Connects at the first call that needs it, and at the first after one that failed; from any thread.
