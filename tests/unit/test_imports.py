@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "tradeback.config": {"tradeback.errors"},
     "tradeback.tokens": {"tradeback.errors"},
     "tradeback.passwords": {"tradeback.errors"},
-    "tradeback.performance": {"tradeback.store.stats"},
+    "tradeback.performance": {"tradeback.errors", "tradeback.store.stats"},
     "tradeback.log": {"tradeback.config", "tradeback.errors"},
     "tradeback.ceilings": {"tradeback.errors"},
     "tradeback.resources": {"tradeback.ceilings", "tradeback.config", "tradeback.errors"},

