@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,14 @@ from tests.waiting import await_true
 
 SAFETY = 60.0
 FEW = ("--sim-rate", "10", "--sim-symbols", "5")
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> Iterator[None]:
+    """As in a shell: where the tests run under nohup, what they start would leave SIGHUP out, as it should."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def on_a_terminal(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
