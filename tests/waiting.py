@@ -15,11 +15,12 @@ T = TypeVar("T")
 Said = str | Callable[[], object]
 
 
-def await_true(condition: Callable[[], T], said: Said = "") -> T:
-    """Wait until it is true; what it is then. Where it never is, an AssertionError has what is to be said of that."""
-    deadline = time.monotonic() + PATIENCE_S
+def await_true(condition: Callable[[], T], said: Said = "", patience: float = PATIENCE_S) -> T:
+    """Wait until it is true, for so many seconds at most; what it is then. Where it never is, an AssertionError has
+    what is to be said of that."""
+    deadline = time.monotonic() + patience
     while not (found := condition()):
-        assert time.monotonic() < deadline, _in_vain(said)
+        assert time.monotonic() < deadline, _in_vain(said, patience)
         time.sleep(LOOK_EVERY_S)
     return found
 
@@ -28,10 +29,10 @@ async def until(condition: Callable[[], T], said: Said = "") -> T:
     """As `await_true`, while the loop goes on."""
     deadline = time.monotonic() + PATIENCE_S
     while not (found := condition()):
-        assert time.monotonic() < deadline, _in_vain(said)
+        assert time.monotonic() < deadline, _in_vain(said, PATIENCE_S)
         await asyncio.sleep(TURN_EVERY_S)
     return found
 
 
-def _in_vain(said: Said) -> str:
-    return f"waited for {PATIENCE_S:.0f} s in vain: {said if isinstance(said, str) else said()}"
+def _in_vain(said: Said, patience: float) -> str:
+    return f"waited for {patience:.0f} s in vain: {said if isinstance(said, str) else said()}"

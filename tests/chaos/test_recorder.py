@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -63,10 +62,11 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def until_all_trade(sim: SimProcess) -> None:
     """Wait until every symbol was traded again: what was missed before is then known as missing."""
     counts = {name: row["count"] for name, row in sim.get("/sim/ledger").items()}
-    deadline = time.monotonic() + SAFETY
-    while any(row["count"] <= counts[name] for name, row in sim.get("/sim/ledger").items()):
-        assert time.monotonic() < deadline, "a symbol was not traded again"
-        time.sleep(0.05)
+    await_true(
+        lambda: all(row["count"] > counts[name] for name, row in sim.get("/sim/ledger").items()),
+        "a symbol was not traded again",
+        SAFETY,
+    )
 
 
 @pytest.mark.timeout(int(SECONDS) + 500)

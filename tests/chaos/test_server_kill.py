@@ -24,6 +24,7 @@ from tests.e2e.running import (
 )
 from tests.reference.journal_ids import KIND_AT, KIND_BEGIN, Coverage
 from tests.scale import CHAOS
+from tests.waiting import await_true
 from tradeback.recorder.sinks import journal_end
 
 KILLS = 100 if CHAOS else 10
@@ -62,10 +63,11 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 server.await_subscribed(SYMBOLS)
         server.await_subscribed(SYMBOLS)
         traded = {name: sim.get("/sim/ledger", symbol=name)["count"] for name in symbols}
-        deadline = time.monotonic() + 60
-        while not all(sim.get("/sim/ledger", symbol=name)["count"] > traded[name] for name in symbols):
-            assert time.monotonic() < deadline, "a symbol never traded again"
-            time.sleep(0.05)
+        await_true(
+            lambda: all(sim.get("/sim/ledger", symbol=name)["count"] > traded[name] for name in symbols),
+            "a symbol never traded again",
+            60,
+        )
         sim.pause_and_drain()
         await_given_up(server)
         assert server.stop() == 0

@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.chaos.test_recorder import assert_stored_is_traded, until_all_trade
 from tests.e2e.child import SIM_EXCHANGE
 from tests.e2e.running import RecorderProcess, ServerProcess, SimProcess, await_given_up
 from tests.servers.services import settings_of
+from tests.waiting import await_true
 from tradeback._fast.journal import JournalBegin, JournalCursor
 from tradeback.store.history_sqlite import HISTORY_FILE
 
@@ -105,10 +105,7 @@ def test_a_backup_that_was_ended_is_none(tmp_path: Path, signum: signal.Signals)
         writer.execute("BEGIN EXCLUSIVE")
         command = [sys.executable, "-m", "tradeback", "backup", "--data-dir", str(folder), str(target)]
         process = subprocess.Popen(command, env={**os.environ, "TRADEBACK_EXCHANGE": "sim"})
-        deadline = time.monotonic() + SAFETY
-        while not (parts := list(tmp_path.glob(".copy.*.part/*"))):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        parts = await_true(lambda: list(tmp_path.glob(".copy.*.part/*")), "it copies", SAFETY)
         process.send_signal(signum)
         if signum == signal.SIGKILL:
             assert process.wait(SAFETY) == -signum

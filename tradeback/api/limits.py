@@ -105,9 +105,6 @@ class Limit(NamedTuple):
     text: str
 
 
-UNKNOWN = Limit("", 0, 1, "")  # that of a route that was not asked for yet
-
-
 def group_of(template: str) -> str | None:
     """The group of a route, which is a field of the section `limits`; None where nothing is limited."""
     if template == EXEMPT:
@@ -148,21 +145,17 @@ class Limits:
         self._session = session
         self._address = address
         self._groups = {name: _limit(name, getattr(config, name)) for name in LimitsConfig.model_fields}
-        self._routes: dict[str | None, Limit | None] = {}
+        self._routes: dict[str, Limit | None] = {}
 
     def process_resource(self, request: Request, response: Answer, resource: object, params: Any) -> None:
-        limit = self._routes.get(request.uri_template, UNKNOWN)
-        if limit is UNKNOWN:
-            group = group_of(request.uri_template or "")
-            limit = self._routes[request.uri_template] = None if group is None else self._groups[group]
-        if limit is None:
-            return
-        told = request.env
-        if "HTTP_AUTHORIZATION" in told or "HTTP_COOKIE" in told:
+        template = request.uri_template or ""
+        try:
+            limit = self._routes[template]
+        except KeyError:
+            group = group_of(template)
+            limit = self._routes[template] = None if group is None else self._groups[group]
+        if limit is not None:
             self._count(limit, request, response)
-        else:
-            # Most requests bring nothing that could name a session, and need not be looked through for it.
-            self._take(limit, limit.amount, *_client(limit.name, self._address(request)), response)
 
     def count_unknown(self, request: Request, response: Answer, error: HTTPError, params: Any) -> None:
         """An error handler: what is asked at paths that do not exist counts as well."""
@@ -173,7 +166,11 @@ class Limits:
 
     def _count(self, limit: Limit, request: Request, response: Answer) -> None:
         address = self._address(request)
-        session = None if limit.name == "auth" else self._session(request)
+        told = request.env
+        session = None
+        # Most requests bring nothing that could name a session, and need not be looked through for it.
+        if ("HTTP_AUTHORIZATION" in told or "HTTP_COOKIE" in told) and limit.name != "auth":
+            session = self._session(request)
         if session is None:
             self._take(limit, limit.amount, *_client(limit.name, address), response)
         else:

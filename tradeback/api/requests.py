@@ -118,16 +118,12 @@ class Requests(Collector):
 
     def count(self, route: str, method: str, status: Any, seconds: float) -> None:
         """One request, its status as Falcon has it. A method of the client's own invention is counted as `other`."""
-        # Not by `_Timed.count`: a call for every request, in what is counted of every request.
         answer = self._answers.get((method, status)) or self._answer(method, status)
-        bucket = bisect_left(BUCKETS_S, seconds)
         with self._lock:
             counted = self._routes.get(route)
             if counted is None:
                 counted = self._routes[route] = _Timed()
-            counted.sorts[answer] = counted.sorts.get(answer, 0) + 1
-            counted.buckets[bucket] += 1
-            counted.seconds += seconds
+            counted.count(answer, seconds)
             self._changed = True
 
     def _answer(self, method: str, status: Any) -> str:

@@ -93,10 +93,7 @@ class SymbolBook:
 
     def symbol(self, name: str) -> Symbol:
         """The symbol of this name, active or not; refused with 404 where there is none."""
-        listing = self._listing
-        if listing is None or time.monotonic() >= self._look_at:
-            listing = self.listing()
-        symbol = listing.by_name.get(name)
+        symbol = self.listing().by_name.get(name)
         if symbol is None:
             raise Refused(
                 404, "unknown_symbol", f"{name[:MAX_QUERY]} is no symbol; /api/v1/symbols lists them."

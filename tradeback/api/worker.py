@@ -153,7 +153,7 @@ class Answered(wsgi.Response):  # type: ignore[misc]
             name, value = header
             if name == "content-length" and value.isascii() and value.isdigit():
                 self.response_length = int(value)
-            elif not (name in _PLAIN and value.isalnum()):
+            elif not (name in _PLAIN and value.isascii() and value.isalnum()):
                 others.append(header)
                 continue
             usual.append(f"{name}: {value}\r\n")

@@ -45,10 +45,8 @@ def _recorder(config: Config) -> None:
 
 def _ask_control(config: Config, name: str) -> None:
     """Of an exchange that is left to `auto` only the processes know which it is: either folder's may answer."""
-    exchange = config.exchange.name
-    folders = [config.data.of(one) for one in (("binance", "sim") if exchange == "auto" else (exchange,))]
     refusals = []
-    for folder in folders:
+    for folder in config.folders():
         try:
             asyncio.run(_status(folder / name))
         except ControlError as error:

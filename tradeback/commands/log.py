@@ -41,9 +41,7 @@ def log(config: Config, level: str, component: str) -> None:
     COMPONENT is what a line says of itself, or what stands in front of it: server.feed, store, api; for libraries their
     name, such as gunicorn, or `libraries`. Without it LEVEL holds for all components, those changed before included.
     """
-    exchange = config.exchange.name
-    folders = [config.data.of(one) for one in (("binance", "sim") if exchange == "auto" else (exchange,))]
-    folders = [folder for folder in folders if folder.is_dir()]
+    folders = [folder for folder in config.folders() if folder.is_dir()]
     if not folders:
         raise TradebackError("nothing ever ran on this data folder: name the one in use with DATA_DIR")
     for folder in folders:

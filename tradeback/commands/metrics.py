@@ -75,8 +75,7 @@ class _Counted(Collector):
 
 def _readings(config: Config) -> Mapping[str, Reading]:
     """Of an exchange that is left to `auto`, those of the one that something runs on. DataFolderError: of none."""
-    name = config.exchange.name
-    folders = [config.data.of(one) / "stats" for one in (("binance", "sim") if name == "auto" else (name,))]
+    folders = [folder / "stats" for folder in config.folders()]
     found = [readings for folder in folders if (readings := read_all(folder))]
     if not found:
         raise DataFolderError(

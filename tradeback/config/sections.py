@@ -562,6 +562,11 @@ class Config(Section):
         """The same for the exchange that was decided on where `exchange.name` is `auto`."""
         return self.model_copy(update={"exchange": self.exchange.model_copy(update={"name": name})})
 
+    def folders(self) -> list[Path]:
+        """The exchange's folder in the data folder; of one that is left to `auto`, those that it may be."""
+        auto = self.exchange.name == "auto"
+        return [self.data.of(one) for one in (("binance", "sim") if auto else (self.exchange.name,))]
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

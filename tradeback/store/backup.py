@@ -14,6 +14,7 @@ from tradeback.errors import DataFolderError
 from tradeback.store.catalog import CATALOG_FILE
 from tradeback.store.history_sqlite import HISTORY_FILE
 from tradeback.store.identity import IDENTITY_FILE
+from tradeback.store.symbols_copy import COPY_FILE
 
 # Before the journals: what is stored must not be ahead of them.
 STORED = HISTORY_FILE
@@ -21,7 +22,7 @@ JOURNALS = ("journal", "repairs")
 # After them: it must know every symbol that they name.
 NAMED = CATALOG_FILE
 # Small, and written once.
-KEPT = (IDENTITY_FILE, "symbols.json", "session.secret", "demo.password")
+KEPT = (IDENTITY_FILE, COPY_FILE, "session.secret", "demo.password")
 
 
 def copy_folder(
